@@ -1,0 +1,194 @@
+//! Globs on whole names: `*` stays within a segment, `**` crosses `/` and `:`, also inside a word.
+//!
+//! `**:latest` is every `latest`. Libraries give `**` inside a word another meaning (it matches nothing), so this is ours.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The longest pattern, in bytes.
+const PATTERN_BYTES_MAX: usize = 512;
+
+/// A glob, anchored at both ends. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Glob {
+    text: Arc<str>,
+    parts: Arc<[Part]>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Part {
+    Literal(u8),
+    /// `?`: one byte that is neither `/` nor `:`.
+    One,
+    /// `*`: any bytes that are neither `/` nor `:`.
+    Segment,
+    /// `**`: any bytes.
+    Any,
+}
+
+/// Why a text is not a glob.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GlobError {
+    /// There is nothing to match.
+    #[error("a pattern can't be empty")]
+    Empty,
+    /// The pattern is too long.
+    #[error("a pattern has at most 512 bytes")]
+    Long,
+    /// Three stars or more in a row.
+    #[error("`***` means nothing: `*` stays within a segment, `**` crosses `/` and `:`")]
+    Stars,
+    /// A character that no name has.
+    #[error("no name has a `{0}`; patterns know `*`, `**` and `?`")]
+    Character(char),
+}
+
+impl FromStr for Glob {
+    type Err = GlobError;
+
+    fn from_str(text: &str) -> Result<Self, GlobError> {
+        if text.is_empty() {
+            return Err(GlobError::Empty);
+        }
+        if text.len() > PATTERN_BYTES_MAX {
+            return Err(GlobError::Long);
+        }
+        let mut parts = Vec::with_capacity(text.len());
+        for c in text.chars() {
+            let part = match (c, parts.last()) {
+                ('*', Some(Part::Segment)) => {
+                    parts.pop();
+                    Part::Any
+                }
+                ('*', Some(Part::Any)) => return Err(GlobError::Stars),
+                ('*', _) => Part::Segment,
+                ('?', _) => Part::One,
+                (c, _) if c.is_ascii_alphanumeric() || "-._/:@+".contains(c) => {
+                    Part::Literal(u8::try_from(c).unwrap_or(b'?'))
+                }
+                (c, _) => return Err(GlobError::Character(c)),
+            };
+            parts.push(part);
+        }
+        Ok(Self { text: text.into(), parts: parts.into() })
+    }
+}
+
+impl Glob {
+    /// The pattern in writing.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it has no wildcard: it names one thing.
+    pub fn is_literal(&self) -> bool {
+        self.parts.iter().all(|p| matches!(p, Part::Literal(_)))
+    }
+
+    /// Whether it matches every name.
+    pub fn is_everything(&self) -> bool {
+        matches!(&*self.parts, [Part::Any])
+    }
+
+    /// Whether the whole of `name` matches. Time is at most the product of both lengths: states are kept as a set,
+    /// so no pattern makes it explode.
+    pub fn matches(&self, name: &str) -> bool {
+        let mut states = vec![false; self.parts.len() + 1];
+        if let Some(first) = states.first_mut() {
+            *first = true;
+        }
+        self.skip(&mut states);
+        let mut next = vec![false; states.len()];
+        for byte in name.bytes() {
+            next.fill(false);
+            for (i, part) in self.parts.iter().enumerate() {
+                if !states.get(i).copied().unwrap_or(false) {
+                    continue;
+                }
+                let (stays, moves) = match part {
+                    Part::Literal(wanted) => (false, *wanted == byte),
+                    Part::One => (false, !matches!(byte, b'/' | b':')),
+                    Part::Segment => (!matches!(byte, b'/' | b':'), false),
+                    Part::Any => (true, false),
+                };
+                if stays && let Some(state) = next.get_mut(i) {
+                    *state = true;
+                }
+                if moves && let Some(state) = next.get_mut(i + 1) {
+                    *state = true;
+                }
+            }
+            self.skip(&mut next);
+            std::mem::swap(&mut states, &mut next);
+        }
+        states.last().copied().unwrap_or(false)
+    }
+
+    /// A star matches nothing too: its state reaches the next one at once.
+    fn skip(&self, states: &mut [bool]) {
+        for (i, part) in self.parts.iter().enumerate() {
+            if matches!(part, Part::Segment | Part::Any)
+                && states.get(i).copied().unwrap_or(false)
+                && let Some(state) = states.get_mut(i + 1)
+            {
+                *state = true;
+            }
+        }
+    }
+}
+
+impl fmt::Display for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Glob({:?})", &*self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_stay_and_cross_as_said() {
+        for (glob, name, want) in [
+            ("library/*", "library/alpine", true),
+            ("library/*", "library/a/b", false),
+            ("library/**", "library/a/b", true),
+            ("library/**", "library", false),
+            ("**", "", true),
+            ("**:latest", "docker.io/library/alpine:latest", true),
+            ("**:latest", "docker.io/library/alpine:latest-1", false),
+            ("**:sha-*", "ghcr.io/a/b:sha-0123", true),
+            ("*", "a/b", false),
+            ("*", "a:b", false),
+            ("cache/**", "cache/a/b", true),
+            ("cache/**", "cached/a", false),
+            ("acme/secret-*", "acme/secret-x", true),
+            ("a**z", "a/b:c/z", true),
+            ("v?", "v1", true),
+            ("v?", "v12", false),
+            ("team", "team", true),
+        ] {
+            assert_eq!(glob.parse::<Glob>().unwrap().matches(name), want, "{glob} on {name}");
+        }
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused() {
+        assert_eq!("".parse::<Glob>(), Err(GlobError::Empty));
+        assert_eq!("a***".parse::<Glob>(), Err(GlobError::Stars));
+        assert_eq!("[a]".parse::<Glob>(), Err(GlobError::Character('[')));
+    }
+
+    #[test]
+    fn no_pattern_makes_matching_explode() {
+        let glob: Glob = "*a".repeat(100).parse().unwrap();
+        assert!(!glob.matches(&"a".repeat(2000).replace("aa", "ab")));
+    }
+}

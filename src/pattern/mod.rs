@@ -1,0 +1,5 @@
+//! Patterns over names: globs. Pure.
+
+pub mod glob;
+
+pub use glob::Glob;
