@@ -9,6 +9,7 @@
 
 pub mod body;
 pub mod clock;
+pub mod config;
 pub mod oci;
 pub mod pattern;
 pub mod tasks;

@@ -1,0 +1,167 @@
+//! Who is known, and what they may do.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use crate::pattern::Glob;
+
+use super::secret::Contents;
+use super::table::Table;
+use super::table::Value;
+use super::upstream::network;
+
+/// What may be done to a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// Read manifests, blobs, tags and referrers.
+    Pull,
+    /// Write them.
+    Push,
+    /// Remove them.
+    Delete,
+}
+
+impl Action {
+    /// The word for it in the configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "push",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// Who is known, and what they may do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Access {
+    /// What anybody may do with every repository. Without an `access` section: everything while every listen address
+    /// is loopback, else nothing.
+    pub anonymous: Vec<Action>,
+    /// Networks by name, for `net:<name>` in rules.
+    pub networks: BTreeMap<String, Vec<IpNet>>,
+    /// Users and their bcrypt hashes.
+    pub htpasswd: Option<Contents>,
+    /// Who may do what; any rule that allows it suffices.
+    pub rules: Vec<Rule>,
+}
+
+/// One permission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Whose.
+    pub who: Who,
+    /// What for.
+    pub may: Vec<Action>,
+    /// With which repositories: hosted ones by their names, others with their host.
+    pub repositories: Vec<Glob>,
+    /// With which tags; empty: all.
+    pub tags: Vec<Glob>,
+}
+
+/// Whose permission a rule is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// `*`: everybody, anonymous clients too.
+    Everybody,
+    /// `net:<name>`: whoever connects from one of the networks of that name.
+    Network(String),
+    /// Users of the htpasswd file, by name or glob.
+    User(Glob),
+}
+
+impl Access {
+    pub(super) fn read(&mut self, table: &mut Table<'_>) {
+        table.later(&["oidc", "limits"]);
+        table.set("anonymous", &mut self.anonymous, actions);
+        table.set("networks", &mut self.networks, networks);
+        self.htpasswd = table.optional("htpasswd", |value| {
+            let file = value.contents()?;
+            value.warn_if_others_can_read(&file.path);
+            check_htpasswd(value, &file);
+            Some(file)
+        });
+        let networks = &self.networks;
+        let htpasswd = self.htpasswd.is_some();
+        table.set("rules", &mut self.rules, |value| value.each(|item| rule(item, networks, htpasswd)));
+    }
+
+    /// Whether anybody can say who they are.
+    pub fn authenticates(&self) -> bool {
+        self.htpasswd.is_some()
+    }
+}
+
+fn actions(value: &Value<'_>) -> Option<Vec<Action>> {
+    let words = [("pull", Action::Pull), ("push", Action::Push), ("delete", Action::Delete)];
+    let mut actions = value.each(|item| item.word(&words))?;
+    actions.sort_unstable();
+    actions.dedup();
+    Some(actions)
+}
+
+fn networks(value: &Value<'_>) -> Option<BTreeMap<String, Vec<IpNet>>> {
+    let named = value.table()?.names("<network>");
+    Some(named.into_iter().filter_map(|(name, value)| Some((name, value.each(network)?))).collect())
+}
+
+fn rule(value: &Value<'_>, networks: &BTreeMap<String, Vec<IpNet>>, htpasswd: bool) -> Option<Rule> {
+    let mut table = value.table()?;
+    let who = table.required("who", |value| who(value, networks, htpasswd));
+    let may = table.required("may", actions);
+    let repositories = table.required("repositories", Value::globs);
+    let tags = table.optional("tags", Value::globs).unwrap_or_default();
+    table.close();
+    Some(Rule { who: who?, may: may?, repositories: repositories?, tags })
+}
+
+fn who(value: &Value<'_>, networks: &BTreeMap<String, Vec<IpNet>>, htpasswd: bool) -> Option<Who> {
+    let text = value.text()?;
+    if text == "*" {
+        return Some(Who::Everybody);
+    }
+    match text.split_once(':') {
+        Some(("net", name)) if networks.contains_key(name) => Some(Who::Network(name.to_owned())),
+        Some(("net", name)) => {
+            let known: Vec<&str> = networks.keys().map(String::as_str).collect();
+            value.problem(format!("access.networks has no `{name}`; it has {}", listed(&known)));
+            None
+        }
+        Some((kind, _)) => {
+            value.problem(format!(
+                "`{kind}:` is not supported by this version yet; write *, net:<name of a network> or the name of a user"
+            ));
+            None
+        }
+        None => {
+            if !htpasswd {
+                value.problem(format!("there is no user `{text}`: access.htpasswd is not set"));
+                return None;
+            }
+            value.glob().map(Who::User)
+        }
+    }
+}
+
+fn listed(words: &[&str]) -> String {
+    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
+}
+
+/// Refuses lines that no password could ever match: other hashes than bcrypt's look like a user who mistypes.
+fn check_htpasswd(value: &Value<'_>, file: &Contents) {
+    let text = String::from_utf8_lossy(&file.bytes);
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let bcrypt = line.split_once(':').is_some_and(|(user, hash)| {
+            !user.is_empty() && ["$2a$", "$2b$", "$2y$"].iter().any(|start| hash.starts_with(start))
+        });
+        if !bcrypt {
+            let place = format!("{} line {}", file.path.display(), number + 1);
+            value.problem(format!("{place} is not user:hash with a bcrypt hash; make it with htpasswd -B"));
+        }
+    }
+}

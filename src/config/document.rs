@@ -1,0 +1,196 @@
+//! A YAML document with the place of each value.
+//!
+//! `serde_saphyr` parses (budgets against YAML bombs, duplicate keys refused, aliases and merges resolved); what it
+//! yields is kept as a tree of nodes with lines and columns, so that a wrong file is answered with everything that is
+//! wrong with it, each at its place, and not with the first type error of a derived deserializer.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::MapAccess;
+use serde::de::SeqAccess;
+use serde::de::Visitor;
+use serde_saphyr::Spanned;
+
+/// Where a value stands in its file, counted from one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Position {
+    pub(super) line: u64,
+    pub(super) column: u64,
+}
+
+/// A value and its place.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub(super) content: Content,
+    pub(super) at: Position,
+}
+
+/// What stands there. Scalars keep their text as written: `0123` is a password before it is a number.
+#[derive(Debug, Clone)]
+pub(super) enum Content {
+    Null,
+    Scalar(String),
+    List(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+/// One line of a mapping.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) at: Position,
+    pub(super) value: Node,
+}
+
+/// What kept a text from being a YAML document.
+#[derive(Debug)]
+pub(super) struct Malformed {
+    pub(super) at: Position,
+    pub(super) message: String,
+}
+
+/// Parses one YAML document; an empty one is `Content::Null`.
+pub(super) fn parse(source: &str) -> Result<Node, Malformed> {
+    let options = serde_saphyr::options! { with_snippet: false };
+    let parsed: Result<Option<Spanned<Raw>>, _> = serde_saphyr::from_str_with_options(source, options);
+    match parsed {
+        Ok(Some(raw)) => Ok(raw_node(raw, source)),
+        Ok(None) => Ok(Node { content: Content::Null, at: Position { line: 1, column: 1 } }),
+        Err(error) => {
+            let at = error.location().map_or(Position { line: 1, column: 1 }, |found| Position {
+                line: found.line(),
+                column: found.column(),
+            });
+            Err(Malformed { at, message: first_line(&error.to_string()) })
+        }
+    }
+}
+
+/// The library's message without its own notion of the place: ours is printed before it.
+fn first_line(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    let line = line.strip_prefix("error: ").unwrap_or(line);
+    match line.split_once(": ") {
+        Some((place, rest)) if place.starts_with("line ") => rest.to_owned(),
+        _ => line.split(" at line ").next().unwrap_or(line).to_owned(),
+    }
+}
+
+/// What the parser hands over: text where it was text, and `Plain` for numbers and booleans, whose text is looked up
+/// in the source.
+enum Raw {
+    Null,
+    Plain(String),
+    Text(String),
+    List(Vec<Spanned<Raw>>),
+    Map(Vec<(Spanned<String>, Spanned<Raw>)>),
+}
+
+fn raw_node(raw: Spanned<Raw>, source: &str) -> Node {
+    let at = Position { line: raw.referenced.line(), column: raw.referenced.column() };
+    let content = match raw.value {
+        Raw::Null => Content::Null,
+        Raw::Text(text) => Content::Scalar(text),
+        Raw::Plain(value) => Content::Scalar(written(&raw.defined, source).unwrap_or(value)),
+        Raw::List(items) => Content::List(items.into_iter().map(|item| raw_node(item, source)).collect()),
+        Raw::Map(entries) => {
+            Content::Map(entries.into_iter().map(|(key, value)| raw_entry(key, value, source)).collect())
+        }
+    };
+    Node { content, at }
+}
+
+fn raw_entry(key: Spanned<String>, value: Spanned<Raw>, source: &str) -> Entry {
+    let at = Position { line: key.referenced.line(), column: key.referenced.column() };
+    let mut value = raw_node(value, source);
+    // An empty value has no place of its own in some documents; its key's will do.
+    if value.at.line == 0 {
+        value.at = at;
+    }
+    Entry { key: key.value, at, value }
+}
+
+/// The text of a plain scalar as it stands in the file.
+fn written(at: &serde_saphyr::Location, source: &str) -> Option<String> {
+    let start = usize::try_from(at.span().byte_offset()?).ok()?;
+    let length = usize::try_from(at.span().byte_len()?).ok()?;
+    let text = source.get(start..start.checked_add(length)?)?.trim();
+    (!text.is_empty() && !text.contains('\n')).then(|| text.to_owned())
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AnyNode)
+    }
+}
+
+struct AnyNode;
+
+impl<'de> Visitor<'de> for AnyNode {
+    type Value = Raw;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a value, a list or a mapping")
+    }
+
+    fn visit_unit<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Raw, E> {
+        Ok(Raw::Null)
+    }
+
+    fn visit_some<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Raw, D::Error> {
+        deserializer.deserialize_any(AnyNode)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Raw, E> {
+        Ok(Raw::Plain(value.to_string()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
+        Ok(Raw::Plain(value.to_string()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
+        Ok(Raw::Plain(value.to_string()))
+    }
+
+    fn visit_i128<E>(self, value: i128) -> Result<Raw, E> {
+        Ok(Raw::Plain(value.to_string()))
+    }
+
+    fn visit_u128<E>(self, value: u128) -> Result<Raw, E> {
+        Ok(Raw::Plain(value.to_string()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Raw, E> {
+        Ok(Raw::Plain(value.to_string()))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Raw, E> {
+        Ok(Raw::Text(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Raw, E> {
+        Ok(Raw::Text(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Raw, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element()? {
+            items.push(item);
+        }
+        Ok(Raw::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Raw::Map(entries))
+    }
+}

@@ -1,0 +1,373 @@
+//! What the user decides, read from one YAML file: plain data, no behaviour beyond validation.
+//!
+//! [`load`] reads, puts the environment in, checks, and answers with everything that is wrong at once, each with file,
+//! line and column. Components get their own struct (`Store`, `Arc<Upstream>` …), never the whole [`Config`].
+//! `config/complete.yaml` holds every key with its default; a test compares it with what stands here.
+
+pub mod access;
+mod document;
+pub mod duration;
+pub mod limits;
+pub mod listen;
+pub mod repository;
+pub mod secret;
+pub mod size;
+pub mod store;
+mod table;
+pub mod telemetry;
+pub mod upstream;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use url::Url;
+
+pub use access::Access;
+pub use access::Action;
+pub use limits::Limits;
+pub use listen::Admin;
+pub use listen::Tls;
+pub use repository::Freshness;
+pub use repository::Hosted;
+pub use secret::Contents;
+pub use secret::Secret;
+pub use store::Gc;
+pub use store::Scrub;
+pub use store::Store;
+pub use table::Environment;
+pub use table::Problem;
+pub use telemetry::Telemetry;
+pub use upstream::Upstream;
+
+use document::Position;
+use table::Reading;
+use table::Table;
+use table::Value;
+
+/// Everything that is configured, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The registry's addresses; never empty.
+    pub listen: Vec<SocketAddr>,
+    /// Whether it may listen without TLS on addresses that are not loopback.
+    pub plain_http: bool,
+    /// What clients call it, where that is not the address.
+    pub external_url: Option<Url>,
+    /// The certificate of both listeners.
+    pub tls: Option<Tls>,
+    /// The second listener.
+    pub admin: Admin,
+    /// How long requests may go on after SIGTERM.
+    pub drain: Duration,
+    /// Where bytes are kept.
+    pub store: Store,
+    /// The upstream of names without a host; a key of `upstreams`.
+    pub default_upstream: String,
+    /// The registries that images come from, by the host in image names.
+    pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// Names that live here and take pushes.
+    pub hosted: Vec<Hosted>,
+    /// For how long tags are fresh.
+    pub freshness: Freshness,
+    /// How what nothing names is collected.
+    pub gc: Gc,
+    /// How what is stored is hashed again.
+    pub scrub: Scrub,
+    /// Who may do what.
+    pub access: Access,
+    /// Bounds.
+    pub limits: Limits,
+    /// The log.
+    pub telemetry: Telemetry,
+}
+
+/// Where a configuration comes from: what the command line says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// The file; without one the defaults hold.
+    pub file: Option<PathBuf>,
+    /// Addresses that replace the file's `listen`.
+    pub listen: Vec<String>,
+    /// A folder that replaces the file's `store.path`.
+    pub store: Option<PathBuf>,
+    /// A filter that replaces the file's `telemetry.log`.
+    pub log: Option<String>,
+}
+
+/// A configuration, and what else its reading found.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What is allowed and deserves a look.
+    pub remarks: Vec<Problem>,
+    /// Every file that was read; a change of one asks for a new reading.
+    pub files: Vec<PathBuf>,
+    /// Keys that exist and that the file does not name, like `upstreams.<host>.allow`.
+    pub unnamed: Vec<String>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file can't be read.
+    #[error("reading the configuration {}: {source}", file.display())]
+    Read {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file says what can't be.
+    #[error("{}", listed(problems))]
+    Wrong {
+        /// Everything that is wrong; never empty.
+        problems: Vec<Problem>,
+    },
+}
+
+fn listed(problems: &[Problem]) -> String {
+    let mut text = String::new();
+    for (number, problem) in problems.iter().enumerate() {
+        let line_break = if number == 0 { "" } else { "\n" };
+        // Writing to a string does not fail.
+        let _ = write!(text, "{line_break}{problem}");
+    }
+    text
+}
+
+/// Reads and checks the configuration.
+///
+/// # Errors
+///
+/// The file can't be read, or everything that is wrong with it.
+pub fn load(sources: &Sources, environment: Environment<'_>) -> Result<Loaded, Error> {
+    let (name, text) = match &sources.file {
+        None => (PathBuf::from("the defaults"), String::new()),
+        Some(file) => match std::fs::read_to_string(file) {
+            Ok(text) => (file.clone(), text),
+            Err(source) => return Err(Error::Read { file: file.clone(), source }),
+        },
+    };
+    let folder = sources.file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+    let reading = Reading::new(&name, folder, environment);
+    if let Some(file) = &sources.file {
+        reading.files.borrow_mut().push(file.clone());
+    }
+    let mut config = Config::defaults(environment);
+    match document::parse(&text) {
+        Ok(document) => config.read(&Value::root(&reading, &document), sources),
+        Err(malformed) => reading.problem(malformed.at, "", malformed.message),
+    }
+    let problems = reading.problems.into_inner();
+    if !problems.is_empty() {
+        return Err(Error::Wrong { problems });
+    }
+    Ok(Loaded {
+        config,
+        remarks: reading.remarks.into_inner(),
+        files: reading.files.into_inner(),
+        unnamed: reading.keys.into_inner().into_iter().filter(|(_, named)| !named).map(|(key, _)| key).collect(),
+    })
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::defaults(&|_| None)
+    }
+}
+
+impl Config {
+    fn defaults(environment: Environment<'_>) -> Self {
+        Self {
+            listen: vec![listen::default_listen()],
+            plain_http: false,
+            external_url: None,
+            tls: None,
+            admin: Admin::default(),
+            drain: Duration::from_secs(25),
+            store: Store::defaults(environment),
+            default_upstream: "docker.io".to_owned(),
+            upstreams: upstream::read(None),
+            hosted: repository::default_hosted(),
+            freshness: Freshness::default(),
+            gc: Gc::default(),
+            scrub: Scrub::default(),
+            access: Access { anonymous: vec![Action::Pull, Action::Push, Action::Delete], ..Access::default() },
+            limits: Limits::default(),
+            telemetry: Telemetry::default(),
+        }
+    }
+
+    /// Whether only programs of this machine reach the registry.
+    pub fn is_loopback(&self) -> bool {
+        self.listen.iter().all(|address| address.ip().is_loopback())
+    }
+
+    fn read(&mut self, root: &Value<'_>, sources: &Sources) {
+        let Some(mut table) = root.table() else { return };
+        table.later(&["index", "build_caches", "runs", "forges", "hooks", "warm", "timezone", "retention", "notify"]);
+        let listen = table.get("listen");
+        let listen_place = place(listen.as_ref(), root, sources);
+        if sources.listen.is_empty() {
+            if let Some(addresses) = listen.as_ref().and_then(listen::addresses) {
+                self.listen = addresses;
+            }
+        } else {
+            self.listen = overridden(root, &sources.listen);
+        }
+        table.set("plain_http", &mut self.plain_http, Value::flag);
+        self.external_url = table.optional("external_url", external_url);
+        self.tls = table.optional("tls", Tls::read);
+        table.within("admin", |table| self.admin.read(table));
+        table.set("drain", &mut self.drain, Value::duration);
+        table.within("store", |table| self.store.read(table));
+        self.read_upstreams(&mut table);
+        table.set("hosted", &mut self.hosted, repository::hosted);
+        table.set("freshness", &mut self.freshness, repository::freshness);
+        table.within("gc", |table| self.gc.read(table));
+        table.within("scrub", |table| self.scrub.read(table));
+        self.read_access(&mut table);
+        table.within("limits", |table| self.limits.read(table));
+        table.within("telemetry", |table| self.telemetry.read(table));
+        table.close();
+        self.override_by(sources, root);
+        self.check_listeners(root.reading, &listen_place);
+    }
+
+    fn read_upstreams(&mut self, table: &mut Table<'_>) {
+        self.upstreams = upstream::read(table.get("upstreams").as_ref());
+        let value = table.get("default_upstream");
+        if let Some(name) = value.as_ref().and_then(Value::text) {
+            self.default_upstream = name;
+        }
+        if !self.upstreams.contains_key(&self.default_upstream) {
+            let known: Vec<&str> = self.upstreams.keys().map(String::as_str).collect();
+            let at = value.as_ref().unwrap_or(table.value());
+            at.problem(format!(
+                "the default upstream `{}` is not among the upstreams: {}",
+                self.default_upstream,
+                known.join(", ")
+            ));
+        }
+    }
+
+    fn read_access(&mut self, table: &mut Table<'_>) {
+        let given = table.get("access");
+        if let Some(mut below) = given.as_ref().and_then(Value::table) {
+            self.access = Access::default();
+            self.access.read(&mut below);
+            below.close();
+        } else {
+            // The keys are looked for all the same, so that the list of keys is whole.
+            table.within("access", |table| Access::default().read(table));
+            if !self.is_loopback() {
+                self.access = Access::default();
+            }
+        }
+    }
+
+    fn override_by(&mut self, sources: &Sources, root: &Value<'_>) {
+        if let Some(store) = &sources.store {
+            self.store.path.clone_from(store);
+        }
+        if let Some(log) = &sources.log {
+            match telemetry::parse_filter(log) {
+                Ok(filter) => self.telemetry.log = filter,
+                Err(message) => flag_problem(root.reading, "--log", message),
+            }
+        }
+        if self.store.path.exists() && !self.store.path.is_dir() {
+            let place =
+                if sources.store.is_some() { "--store".to_owned() } else { root.reading.file.display().to_string() };
+            let message = format!("{} is not a folder", self.store.path.display());
+            push(root.reading, Problem { place, key: "store.path".to_owned(), message });
+        }
+    }
+
+    /// What leaves this machine is encrypted, or said to be in the clear.
+    fn check_listeners(&self, reading: &Reading<'_>, place: &str) {
+        let open = self.listen.iter().find(|address| !address.ip().is_loopback());
+        let encrypted = self.tls.is_some() || self.plain_http;
+        let problem = |key: &str, message: String| {
+            push(reading, Problem { place: place.to_owned(), key: key.to_owned(), message });
+        };
+        if let (Some(address), false) = (open, encrypted) {
+            problem(
+                "listen",
+                format!("{address} is not loopback: set tls, or plain_http: true to serve without encryption"),
+            );
+        }
+        if !self.admin.listen.ip().is_loopback() && !encrypted {
+            problem(
+                "admin.listen",
+                format!(
+                    "{} is not loopback: set tls, or plain_http: true to serve without encryption",
+                    self.admin.listen
+                ),
+            );
+        }
+        if self.admin.listen.port() != 0 && self.listen.contains(&self.admin.listen) {
+            problem("admin.listen", format!("{} is the registry's address too; give each its own", self.admin.listen));
+        }
+        if !self.admin.listen.ip().is_loopback() {
+            remark(reading, place, "admin.listen", "whoever reaches this address can evict images and read names");
+        }
+        if open.is_some() && self.access.anonymous.is_empty() && self.access.rules.is_empty() {
+            remark(reading, place, "access", "nobody may pull: set access.anonymous: [pull], or rules");
+        }
+    }
+}
+
+fn remark(reading: &Reading<'_>, place: &str, key: &str, message: &str) {
+    let remark = Problem { place: place.to_owned(), key: key.to_owned(), message: message.to_owned() };
+    reading.remarks.borrow_mut().push(remark);
+}
+
+fn push(reading: &Reading<'_>, problem: Problem) {
+    reading.problems.borrow_mut().push(problem);
+}
+
+fn flag_problem(reading: &Reading<'_>, flag: &str, message: String) {
+    push(reading, Problem { place: flag.to_owned(), key: String::new(), message });
+}
+
+/// Where the addresses were given, for messages about them.
+fn place(listen: Option<&Value<'_>>, root: &Value<'_>, sources: &Sources) -> String {
+    if !sources.listen.is_empty() {
+        return "--listen".to_owned();
+    }
+    let at: Position = listen.map_or(root.node.at, |value| value.node.at);
+    format!("{}:{}:{}", root.reading.file.display(), at.line, at.column)
+}
+
+fn overridden(root: &Value<'_>, given: &[String]) -> Vec<SocketAddr> {
+    let mut addresses = Vec::new();
+    for text in given {
+        match listen::parse_address(text) {
+            Ok(address) => addresses.push(address),
+            Err(message) => flag_problem(root.reading, "--listen", message),
+        }
+    }
+    addresses
+}
+
+fn external_url(value: &Value<'_>) -> Option<Url> {
+    value.parsed(|text| {
+        let url = Url::parse(text)
+            .map_err(|error| format!("`{text}` is not a URL ({error}); write one like https://larder.example.com"))?;
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+            return Err(format!("the scheme of `{text}` must be https or http"));
+        }
+        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
+            return Err(format!("`{text}` must be scheme, host and port alone"));
+        }
+        Ok(url)
+    })
+}
