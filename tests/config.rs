@@ -132,3 +132,208 @@ fn everything_that_is_wrong_is_said_at_once() {
     assert_eq!(lines.len(), 3, "{message}");
     assert!(message.contains("did you mean `listen`?") && message.contains("did you mean `strict`?"), "{message}");
 }
+
+#[test]
+fn the_environment_stands_in_values_and_is_never_printed() {
+    let environment = |name: &str| (name == "HUB").then(|| "hunter2".to_owned());
+    let loaded =
+        load_with("upstreams: { quay.io: { credential: { username: ci, password: \"${HUB}\" } } }\n", &environment);
+    let config = loaded.unwrap().config;
+    let printed = format!("{config:?}");
+    assert!(printed.contains("username: \"ci\"") && !printed.contains("hunter2"), "{printed}");
+
+    let message = load_with("drain: \"${HUB}\"\n", &environment).unwrap_err();
+    assert_eq!(message, "larder.yaml:1:8: drain: the value of `${HUB}` is not valid here");
+    let message = load_with("drain: ${NOTHERE}\n", &environment).unwrap_err();
+    assert_eq!(message, "larder.yaml:1:8: drain: the environment variable NOTHERE is not set");
+}
+
+#[test]
+fn a_secret_written_into_the_file_is_refused_and_not_repeated() {
+    let message = refused("upstreams: { quay.io: { credential: { username: ci, password: hunter2 } } }\n");
+    assert!(
+        message.contains("a secret is not written into the configuration") && !message.contains("hunter2"),
+        "{message}"
+    );
+    let message = refused("upstreams: { quay.io: { proxy: \"http://ci:hunter2@proxy:3128\" } }\n");
+    assert!(
+        message.contains("a password is not written into the configuration") && !message.contains("hunter2"),
+        "{message}"
+    );
+    let message = refused("upstreams: { quay.io: { endpoints: [\"https://ci:hunter2@quay.io\"] } }\n");
+    assert!(!message.contains("hunter2"), "{message}");
+}
+
+#[test]
+fn secrets_come_from_files_without_their_last_line_break() {
+    let folder = tempfile::tempdir().unwrap();
+    for (content, secret) in
+        [("hunter2", "hunter2"), ("hunter2\n", "hunter2"), ("hunter2\r\n", "hunter2"), (" a\n\n", " a\n")]
+    {
+        std::fs::write(folder.path().join("password"), content).unwrap();
+        let text = "upstreams: { quay.io: { credential: { username: ci, password_file: password } } }\n";
+        let loaded = load_in(folder.path(), text, &|_| None).unwrap();
+        let Some(config::upstream::Credential::Basic { password, .. }) = &loaded.config.upstreams["quay.io"].credential
+        else {
+            panic!("the credential is not there")
+        };
+        assert_eq!(password.reveal(), secret);
+        assert_eq!(loaded.remarks.len(), 1, "a file that others can read deserves a remark: {:?}", loaded.remarks);
+    }
+}
+
+#[test]
+fn paths_are_relative_to_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let loaded = load_in(folder.path(), "store: { path: data }\n", &|_| None).unwrap();
+    assert_eq!(loaded.config.store.path, folder.path().join("data"));
+}
+
+#[test]
+fn the_command_line_wins_over_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("larder.yaml");
+    std::fs::write(&file, "listen: 127.0.0.1:6000\n").unwrap();
+    let sources = Sources {
+        file: Some(file),
+        listen: vec!["127.0.0.1:7000".to_owned(), "[::1]:7000".to_owned()],
+        store: Some("/elsewhere".into()),
+        log: Some("debug".to_owned()),
+    };
+    let config = config::load(&sources, &|_| None).unwrap().config;
+    assert_eq!(config.listen.len(), 2);
+    assert_eq!(config.store.path, Path::new("/elsewhere"));
+    assert_eq!(config.telemetry.log, "debug");
+
+    let open = Sources { listen: vec!["0.0.0.0:7000".to_owned()], ..Sources::default() };
+    let message = config::load(&open, &|_| None).unwrap_err().to_string();
+    assert!(message.starts_with("--listen: listen: 0.0.0.0:7000 is not loopback"), "{message}");
+}
+
+#[test]
+fn upstreams_are_merged_by_their_host_and_null_removes_one() {
+    let config = load("upstreams:\n  ghcr.io: null\n  docker.io: { deny: [\"acme/secret-*\"] }\n  reg.test:5000: {}\n");
+    assert!(!config.upstreams.contains_key("ghcr.io"));
+    assert_eq!(config.upstreams["docker.io"].endpoints[0].as_str(), "https://registry-1.docker.io/");
+    assert_eq!(config.upstreams["docker.io"].deny.len(), 1);
+    assert_eq!(config.upstreams["reg.test:5000"].endpoints[0].as_str(), "https://reg.test:5000/");
+}
+
+#[test]
+fn hosts_that_no_image_name_can_have_are_refused() {
+    for (host, message) in [
+        ("index.docker.io", "which the configuration calls docker.io"),
+        ("https://ghcr.io", "URLs belong to `endpoints`"),
+        ("GHCR.io", "must be in lower case"),
+        ("registry", "needs a dot or a port"),
+        ("a..b", "is not a host"),
+        ("reg.test:99999", "is not a host"),
+    ] {
+        let said = refused(&format!("upstreams: {{ \"{host}\": {{}} }}\n"));
+        assert!(said.contains(message), "{said}");
+    }
+}
+
+#[test]
+fn a_credential_is_exactly_one_of_its_kinds() {
+    for text in ["{}", "{ username: ci }", "{ helper: x, docker_config: larder.yaml }", "{ helper: ../../bin/sh }"] {
+        let said = refused(&format!("upstreams: {{ quay.io: {{ credential: {text} }} }}\n"));
+        assert!(said.starts_with("larder.yaml:1:"), "{said}");
+    }
+    let config = load("upstreams: { quay.io: { credential: { helper: ecr-login } } }\n");
+    assert_eq!(
+        config.upstreams["quay.io"].credential,
+        Some(config::upstream::Credential::Helper("ecr-login".to_owned()))
+    );
+}
+
+#[test]
+fn anonymous_rights_follow_the_address_unless_they_are_said() {
+    use larder::config::Action::Delete;
+    use larder::config::Action::Pull;
+    use larder::config::Action::Push;
+    assert_eq!(load("").access.anonymous, [Pull, Push, Delete]);
+    assert_eq!(load("{ listen: \"0.0.0.0:5000\", plain_http: true }").access.anonymous, []);
+    assert_eq!(load("access: null").access.anonymous, [Pull, Push, Delete]);
+    assert_eq!(load("access: {}").access.anonymous, [], "a section that is there says what there is");
+    assert_eq!(load("access: { networks: { runners: [10.20.0.0/16] } }").access.anonymous, []);
+    assert_eq!(
+        load("{ listen: \"0.0.0.0:5000\", plain_http: true, access: { anonymous: [pull] } }").access.anonymous,
+        [Pull]
+    );
+}
+
+#[test]
+fn rules_name_networks_and_users_that_are_there() {
+    let config = load(
+        "access: { networks: { runners: [10.20.0.0/16, 10.1.2.3] }, rules: [{ who: \"net:runners\", may: [pull], repositories: [\"**\"] }] }\n",
+    );
+    assert_eq!(config.access.rules.len(), 1);
+    for (who, message) in [
+        ("net:runers", "access.networks has no `runers`; it has none"),
+        ("gh:acme/*", "`gh:` is not supported by this version yet"),
+        ("ci", "access.htpasswd is not set"),
+    ] {
+        let said =
+            refused(&format!("access: {{ rules: [{{ who: \"{who}\", may: [pull], repositories: [\"**\"] }}] }}\n"));
+        assert!(said.contains(message), "{said}");
+    }
+}
+
+#[test]
+fn a_password_file_holds_bcrypt_hashes() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("users"), "# ours\nci:$2y$05$abc\n").unwrap();
+    assert!(load_in(folder.path(), "access: { htpasswd: users }\n", &|_| None).is_ok());
+    std::fs::write(folder.path().join("users"), "ci:$2y$05$abc\nold:{SHA}xyz\n").unwrap();
+    let message = load_in(folder.path(), "access: { htpasswd: users }\n", &|_| None).unwrap_err();
+    assert!(message.contains("line 2 is not user:hash with a bcrypt hash") && !message.contains("xyz"), "{message}");
+}
+
+#[test]
+fn freshness_is_decided_by_the_first_rule_and_completed_by_the_upstream() {
+    let config = load(
+        "freshness: [{ match: \"docker.io/acme/**:main\", fresh_for: 0s }, { match: \"**:v*\", immutable: true }]\n",
+    );
+    let windows = |name: &str, credential| config.freshness.windows(name, credential);
+    assert_eq!(windows("docker.io/acme/app:main", false).fresh_for, Duration::ZERO);
+    assert_eq!(windows("docker.io/acme/app:main", false).stale_while_revalidate, Duration::from_secs(600));
+    assert!(windows("ghcr.io/acme/app:v1.2", true).immutable);
+    assert!(
+        windows("ghcr.io/acme/app:sha-0123abc", true).immutable,
+        "the default rule stands after the configured ones"
+    );
+    assert_eq!(windows("docker.io/library/alpine:3", false).fresh_for, Duration::from_secs(60));
+    assert_eq!(windows("ghcr.io/acme/app:main", true).fresh_for, Duration::ZERO);
+}
+
+#[tokio::test]
+async fn a_reload_follows_the_files_and_keeps_the_old_configuration_when_they_are_bad() {
+    use larder::config::reload::Outcome;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("larder.yaml");
+    std::fs::write(&file, "drain: 1s\n").unwrap();
+    let sources = Sources { file: Some(file.clone()), ..Sources::default() };
+    let loaded = config::load(&sources, &|_| None).unwrap();
+    let (mut reload, current) = config::Reload::new(sources, |_| None, loaded);
+    assert!(matches!(reload.look().await, Outcome::Unchanged));
+
+    std::fs::write(&file, "drain: [broken").unwrap();
+    assert!(matches!(reload.look().await, Outcome::Kept(_)));
+    assert!(matches!(reload.look().await, Outcome::Unchanged), "a bad file is said once");
+    assert_eq!(current.borrow().drain, Duration::from_secs(1));
+
+    std::fs::write(&file, "{ drain: 3s, listen: \"127.0.0.1:6000\", upstreams: { quay.io: { credential: { username: u, password_file: p } } } }").unwrap();
+    assert!(matches!(reload.look().await, Outcome::Kept(_)), "the password file is missing");
+    std::fs::write(folder.path().join("p"), "one").unwrap();
+    let Outcome::Reloaded { restart } = reload.look().await else { panic!("a file that appears is a change") };
+    assert_eq!(restart, ["listen"]);
+    assert_eq!(current.borrow().drain, Duration::from_secs(3));
+
+    let before = current.borrow().clone();
+    std::fs::write(folder.path().join("p"), "two").unwrap();
+    assert!(matches!(reload.look().await, Outcome::Reloaded { .. }), "a secret's file is watched");
+    assert_ne!(current.borrow().upstreams["quay.io"], before.upstreams["quay.io"]);
+    std::fs::remove_file(&file).unwrap();
+    assert!(matches!(reload.look().await, Outcome::Kept(_)));
+}

@@ -5,10 +5,12 @@
 //! `config/complete.yaml` holds every key with its default; a test compares it with what stands here.
 
 pub mod access;
+pub mod client;
 mod document;
 pub mod duration;
 pub mod limits;
 pub mod listen;
+pub mod reload;
 pub mod repository;
 pub mod secret;
 pub mod size;
@@ -32,6 +34,7 @@ pub use access::Action;
 pub use limits::Limits;
 pub use listen::Admin;
 pub use listen::Tls;
+pub use reload::Reload;
 pub use repository::Freshness;
 pub use repository::Hosted;
 pub use secret::Contents;
@@ -107,7 +110,7 @@ pub struct Loaded {
     /// What is allowed and deserves a look.
     pub remarks: Vec<Problem>,
     /// Every file that was read; a change of one asks for a new reading.
-    pub files: Vec<PathBuf>,
+    pub files: reload::Seen,
     /// Keys that exist and that the file does not name, like `upstreams.<host>.allow`.
     pub unnamed: Vec<String>,
 }
@@ -148,33 +151,45 @@ fn listed(problems: &[Problem]) -> String {
 ///
 /// The file can't be read, or everything that is wrong with it.
 pub fn load(sources: &Sources, environment: Environment<'_>) -> Result<Loaded, Error> {
-    let (name, text) = match &sources.file {
-        None => (PathBuf::from("the defaults"), String::new()),
-        Some(file) => match std::fs::read_to_string(file) {
-            Ok(text) => (file.clone(), text),
-            Err(source) => return Err(Error::Read { file: file.clone(), source }),
-        },
-    };
+    attempt(sources, environment).0
+}
+
+/// The environment of this process.
+pub fn process_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Reads the configuration, and tells which files that took, also when it fails: a reload waits for them to change.
+fn attempt(sources: &Sources, environment: Environment<'_>) -> (Result<Loaded, Error>, reload::Seen) {
+    let name = sources.file.clone().unwrap_or_else(|| PathBuf::from("the defaults"));
     let folder = sources.file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
     let reading = Reading::new(&name, folder, environment);
-    if let Some(file) = &sources.file {
-        reading.files.borrow_mut().push(file.clone());
-    }
+    let text = match &sources.file {
+        None => String::new(),
+        Some(file) => match read_text(file, &reading) {
+            Ok(text) => text,
+            Err(source) => return (Err(Error::Read { file: name, source }), reading.files.into_inner()),
+        },
+    };
     let mut config = Config::defaults(environment);
     match document::parse(&text) {
         Ok(document) => config.read(&Value::root(&reading, &document), sources),
         Err(malformed) => reading.problem(malformed.at, "", malformed.message),
     }
+    let files = reading.files.into_inner();
     let problems = reading.problems.into_inner();
     if !problems.is_empty() {
-        return Err(Error::Wrong { problems });
+        return (Err(Error::Wrong { problems }), files);
     }
-    Ok(Loaded {
-        config,
-        remarks: reading.remarks.into_inner(),
-        files: reading.files.into_inner(),
-        unnamed: reading.keys.into_inner().into_iter().filter(|(_, named)| !named).map(|(key, _)| key).collect(),
-    })
+    let unnamed = reading.keys.into_inner().into_iter().filter(|(_, named)| !named).map(|(key, _)| key).collect();
+    let loaded = Loaded { config, remarks: reading.remarks.into_inner(), files: files.clone(), unnamed };
+    (Ok(loaded), files)
+}
+
+fn read_text(file: &Path, reading: &Reading<'_>) -> std::io::Result<String> {
+    let read = table::read_bounded(file);
+    reading.files.borrow_mut().note(file, read.as_deref().ok());
+    String::from_utf8(read?).map_err(|_| std::io::Error::other("it is not UTF-8 text"))
 }
 
 impl Default for Config {

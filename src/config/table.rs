@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read as _;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,9 +17,13 @@ use super::document::Entry;
 use super::document::Node;
 use super::document::Position;
 use super::duration;
+use super::reload::Seen;
 use super::secret::Contents;
 use super::secret::Secret;
 use super::size;
+
+/// The longest file that the configuration may be or name, in bytes.
+const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// One thing that is wrong, or remarkable, with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +58,8 @@ pub(super) struct Reading<'a> {
     pub(super) environment: Environment<'a>,
     pub(super) problems: RefCell<Vec<Problem>>,
     pub(super) remarks: RefCell<Vec<Problem>>,
-    /// Every other file that was read: what a reload watches.
-    pub(super) files: RefCell<Vec<PathBuf>>,
+    /// Every file that was read: what a reload watches.
+    pub(super) files: RefCell<Seen>,
     /// Every key that was looked for, and whether the file names it.
     pub(super) keys: RefCell<BTreeMap<String, bool>>,
 }
@@ -225,8 +230,9 @@ impl<'a> Value<'a> {
     /// The content of a file that must be there; it is read again when it changes.
     pub(super) fn contents(&self) -> Option<Contents> {
         let path = self.path()?;
-        self.reading.files.borrow_mut().push(path.clone());
-        match std::fs::read(&path) {
+        let read = read_bounded(&path);
+        self.reading.files.borrow_mut().note(&path, read.as_deref().ok());
+        match read {
             Ok(bytes) => Some(Contents { path, bytes: Arc::from(bytes) }),
             Err(error) => {
                 self.problem(format!("cannot read {}: {error}", path.display()));
@@ -441,6 +447,17 @@ impl<'a> Table<'a> {
             self.of.reading.problem(entry.at, &self.path_of(key), message);
         }
     }
+}
+
+/// Reads a file that people write by hand: larger ones are not what was meant, and a device would never end.
+pub(super) fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    let file = std::fs::File::open(path)?;
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|read| read > FILE_BYTES_MAX) {
+        return Err(std::io::Error::other("it has more than 4 MiB"));
+    }
+    Ok(bytes)
 }
 
 fn below(path: &str, key: &str) -> String {
