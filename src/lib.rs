@@ -13,3 +13,4 @@ pub mod config;
 pub mod oci;
 pub mod pattern;
 pub mod tasks;
+pub mod telemetry;
