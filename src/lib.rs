@@ -7,10 +7,12 @@
 //! A pull goes four hops down and comes back one way: [`api`] parses the request and asks [`access`] for a `Grant`;
 //! [`cache`] answers from [`store`], or fills from [`upstream`] into a spool that every client follows.
 
+pub mod access;
 pub mod body;
 pub mod clock;
 pub mod config;
 pub mod oci;
 pub mod pattern;
+pub mod repository;
 pub mod tasks;
 pub mod telemetry;
