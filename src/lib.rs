@@ -16,3 +16,4 @@ pub mod pattern;
 pub mod repository;
 pub mod tasks;
 pub mod telemetry;
+pub mod upstream;
