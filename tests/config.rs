@@ -297,13 +297,13 @@ fn freshness_is_decided_by_the_first_rule_and_completed_by_the_upstream() {
     );
     let windows = |name: &str, credential| config.freshness.windows(name, credential);
     assert_eq!(windows("docker.io/acme/app:main", false).fresh_for, Duration::ZERO);
-    assert_eq!(windows("docker.io/acme/app:main", false).stale_while_revalidate, Duration::from_secs(600));
+    assert_eq!(windows("docker.io/acme/app:main", false).stale_while_revalidate, Duration::from_mins(10));
     assert!(windows("ghcr.io/acme/app:v1.2", true).immutable);
     assert!(
         windows("ghcr.io/acme/app:sha-0123abc", true).immutable,
         "the default rule stands after the configured ones"
     );
-    assert_eq!(windows("docker.io/library/alpine:3", false).fresh_for, Duration::from_secs(60));
+    assert_eq!(windows("docker.io/library/alpine:3", false).fresh_for, Duration::from_mins(1));
     assert_eq!(windows("ghcr.io/acme/app:main", true).fresh_for, Duration::ZERO);
 }
 
