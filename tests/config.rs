@@ -337,3 +337,110 @@ async fn a_reload_follows_the_files_and_keeps_the_old_configuration_when_they_ar
     std::fs::remove_file(&file).unwrap();
     assert!(matches!(reload.look().await, Outcome::Kept(_)));
 }
+
+/// A file of the folder `config/`.
+fn shipped(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)).unwrap()
+}
+
+#[test]
+fn every_shipped_file_loads() {
+    let mut names: Vec<String> = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("config"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".yaml"))
+        .collect();
+    names.sort();
+    assert!(names.contains(&"complete.yaml".to_owned()) && names.len() >= 3, "{names:?}");
+    for name in names {
+        if let Err(message) = load_with(&shipped(&name), &|_| None) {
+            panic!("{name}: {message}");
+        }
+    }
+}
+
+#[test]
+fn the_complete_file_is_the_defaults() {
+    assert_eq!(load(&shipped("complete.yaml")), Config::default());
+}
+
+/// The complete file with its optional lines (`#key`) in effect, and the files that they name.
+fn everything_set() -> Loaded {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
+    for (name, content) in [
+        ("tls.crt", certificate),
+        ("corp.pem", certificate),
+        ("tls.key", "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n"),
+        ("hub", "password\n"),
+        ("config.json", "{}"),
+        ("htpasswd", "ci:$2y$05$abc\n"),
+    ] {
+        std::fs::write(folder.path().join(name), content).unwrap();
+    }
+    let uncommented = |line: &str| match line.trim_start().strip_prefix('#') {
+        Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => line.replacen('#', "", 1),
+        _ => line.to_owned(),
+    };
+    let text: Vec<String> = shipped("complete.yaml").lines().map(uncommented).collect();
+    let text = text.join("\n");
+    let text = text.replace("/run/secrets/hub", "hub").replace("~/.docker/config.json", "config.json");
+    let text = text.replace("/etc/larder/htpasswd", "htpasswd");
+    let environment = |name: &str| (name == "GHCR_TOKEN").then(|| "token".to_owned());
+    load_in(folder.path(), &text, &environment).unwrap()
+}
+
+#[test]
+fn the_complete_file_names_every_option() {
+    assert_eq!(everything_set().unnamed, Vec::<String>::new());
+}
+
+#[test]
+fn the_complete_file_says_a_sentence_about_each_option() {
+    let text = shipped("complete.yaml");
+    let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+    // Names that the user chooses, and keys that were explained where they stand first.
+    let known = ["docker.io:", "gcr.io:", "ghcr.io:", "mcr.microsoft.com:", "public.ecr.aws:", "quay.io:"];
+    let known =
+        known.into_iter().chain(["registry.k8s.io:", "visibility:", "credential:", "username:", "limits:", "{"]);
+    let known: Vec<&str> = known.collect();
+    for pair in lines.windows(2) {
+        let key = pair[1].trim_start_matches(['#', '-', ' ']);
+        let is_key = !pair[1].starts_with("# ") && key.contains(':');
+        if is_key && !known.iter().any(|known| key.starts_with(known)) {
+            assert!(pair[0].starts_with("# "), "no sentence before {:?}", pair[1]);
+        }
+    }
+}
+
+/// What a comment `# [matches a, b; not c]` says about the next pattern.
+fn promises(comment: &str) -> Option<(Vec<&str>, Vec<&str>)> {
+    let inside = comment.trim_start().strip_prefix("# [matches ")?.strip_suffix(']')?;
+    let (does, does_not) = inside.split_once("; not ").unwrap_or((inside, ""));
+    Some((does.split(", ").collect(), does_not.split(", ").filter(|name| !name.is_empty()).collect()))
+}
+
+#[test]
+fn every_pattern_matches_what_its_comment_says() {
+    let mut checked = 0;
+    for name in ["complete.yaml", "docker-hub-mirror.yaml", "ci-cache.yaml", "air-gapped.yaml"] {
+        let text = shipped(name);
+        let mut promised = None;
+        for line in text.lines() {
+            if let Some(found) = promises(line) {
+                promised = Some(found);
+                continue;
+            }
+            // The pattern is the first quoted text with a star after the comment.
+            let pattern = line.split('"').find(|part| part.contains('*'));
+            let (Some((does, does_not)), Some(pattern)) = (&promised, pattern) else { continue };
+            let glob: larder::pattern::Glob = pattern.parse().unwrap();
+            assert!(does.iter().all(|one| glob.matches(one)), "{name}: {pattern} matches {does:?}");
+            assert!(!does_not.iter().any(|one| glob.matches(one)), "{name}: {pattern} does not match {does_not:?}");
+            promised = None;
+            checked += 1;
+        }
+        assert!(promised.is_none(), "{name}: a promise without a pattern");
+    }
+    assert!(checked >= 7, "{checked} patterns were checked");
+}

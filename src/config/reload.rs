@@ -176,7 +176,7 @@ fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("store.queue", old.store.queue != new.store.queue),
         ("store.uses", old.store.uses != new.store.uses),
         ("limits", old.limits != new.limits),
-        ("telemetry", old.telemetry != new.telemetry),
+        ("telemetry.format", old.telemetry.format != new.telemetry.format),
     ];
     keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }

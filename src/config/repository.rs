@@ -133,7 +133,11 @@ fn default_rules() -> Vec<FreshnessRule> {
 
 pub(super) fn freshness(value: &Value<'_>) -> Option<Freshness> {
     let mut rules = value.each(rule)?;
-    rules.extend(default_rules());
+    for default in default_rules() {
+        if !rules.contains(&default) {
+            rules.push(default);
+        }
+    }
     Some(Freshness { rules })
 }
 
