@@ -5,18 +5,42 @@
 
 pub mod credentials;
 pub mod grant;
+mod htpasswd;
+pub mod policy;
 pub mod principal;
+mod refused;
+mod visibility;
 
 pub use credentials::Credentials;
 pub use grant::Grant;
+pub use policy::Ground;
 pub use principal::Caller;
 pub use principal::Principal;
 
 pub use crate::config::Action;
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::config;
+use crate::config::upstream::Visibility;
 use crate::oci::Digest;
 use crate::oci::Reference;
 use crate::oci::RepositoryKey;
+use crate::repository::Proxied;
+use crate::repository::Refused;
+use crate::repository::Repositories;
+use crate::repository::Repository;
+use crate::telemetry::Metrics;
+use crate::upstream;
+
+use htpasswd::Htpasswd;
+use policy::Question;
+use refused::Refusals;
+use visibility::Verdict;
+use visibility::Visibilities;
 
 /// What a request touches within its repository.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -39,45 +63,277 @@ pub enum Refusal {
     /// The client may not know whether the repository exists: to be answered exactly as one that does not.
     #[error("no right to pull")]
     Hidden,
-    /// The client may see the repository and not do this.
+    /// The client may see the repository and not do this, or the configuration leaves the repository out.
     #[error("no right to do this")]
     Denied,
     /// Too many passwords are being checked; to be tried again soon.
     #[error("too many passwords are being checked")]
     Busy,
+    /// Whether the client may see the repository depends on its upstream, which could not be asked.
+    #[error("asking the upstream whether the repository is everybody's")]
+    Unavailable(#[source] upstream::Error),
+}
+
+impl Refusal {
+    /// The label of the metric.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Unauthenticated => "unauthenticated",
+            Self::Hidden => "hidden",
+            Self::Denied => "denied",
+            Self::Busy => "busy",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
 }
 
 /// Decides who may do what.
 #[derive(Debug)]
-pub struct Access;
+pub struct Access {
+    rules: ArcSwap<Rules>,
+    repositories: Arc<Repositories>,
+    visibilities: Visibilities,
+    refusals: Refusals,
+    metrics: Arc<Metrics>,
+    limits: config::Limits,
+}
+
+/// What is configured, and the users that go with it.
+#[derive(Debug)]
+struct Rules {
+    access: config::Access,
+    htpasswd: Option<Arc<Htpasswd>>,
+}
+
+/// One request, as the decision sees it.
+struct Request<'a> {
+    rules: &'a Rules,
+    caller: &'a Caller,
+    action: Action,
+    repository: &'a RepositoryKey,
+    target: &'a Target,
+}
+
+impl Request<'_> {
+    fn ground(&self, principal: &Principal, action: Action) -> Ground {
+        let question = Question {
+            principal,
+            address: Some(self.caller.address),
+            action,
+            repository: self.repository,
+            target: self.target,
+        };
+        policy::ground(&self.rules.access, &question)
+    }
+}
 
 impl Access {
-    /// Whether `caller` may do `action` with `target` of `repository`.
+    /// Decides by `access`, over those repositories.
+    pub fn new(
+        access: &config::Access,
+        limits: &config::Limits,
+        repositories: Arc<Repositories>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let htpasswd = access.htpasswd.as_ref().map(|file| Arc::new(Htpasswd::new(file, limits)));
+        Self {
+            rules: ArcSwap::from_pointee(Rules { access: access.clone(), htpasswd }),
+            repositories,
+            visibilities: Visibilities::new(limits),
+            refusals: Refusals::default(),
+            metrics,
+            limits: limits.clone(),
+        }
+    }
+
+    /// Takes new rules. Users whose file did not change need not have their passwords checked again.
+    pub fn reload(&self, access: &config::Access) {
+        let before = self.rules.load();
+        let kept = before.htpasswd.clone().filter(|old| Some(old.file()) == access.htpasswd.as_ref());
+        let htpasswd =
+            kept.or_else(|| access.htpasswd.as_ref().map(|file| Arc::new(Htpasswd::new(file, &self.limits))));
+        self.rules.store(Arc::new(Rules { access: access.clone(), htpasswd }));
+    }
+
+    /// Whether `caller` may do `action` with `target` of `repository`: the one decision, for every path that leads to
+    /// content, a HEAD, a range and a stale answer included.
+    ///
+    /// A credential is looked at only where it matters: what is everybody's is served whatever password came along
+    /// [clients send Docker Hub's to every mirror, moby#42022].
     ///
     /// # Errors
     ///
     /// Why not, as far as the client may learn it.
     pub async fn authorize(
         &self,
-        _caller: &Caller,
-        _action: Action,
-        _repository: &RepositoryKey,
-        _target: &Target,
+        caller: &Caller,
+        action: Action,
+        repository: &RepositoryKey,
+        target: &Target,
     ) -> Result<Grant, Refusal> {
-        Err(Refusal::Hidden)
+        let rules = self.rules.load_full();
+        let request = Request { rules: &rules, caller, action, repository, target };
+        let decided = self.decide(&request).await;
+        if let Err(refusal) = &decided {
+            self.metrics.denied(refusal.reason());
+            let anonymous_pull =
+                action == Action::Pull && matches!(refusal, Refusal::Unauthenticated | Refusal::Hidden);
+            if anonymous_pull && caller.credentials.is_none() {
+                self.refusals.note();
+            }
+        }
+        decided.map(|principal| Grant::new(repository.clone(), principal, action))
     }
 
-    /// Who `caller` is, for `GET /v2/` and login: with authentication configured, a valid credential is asked for.
+    async fn decide(&self, request: &Request<'_>) -> Result<Principal, Refusal> {
+        // A page in a browser can make it send requests to addresses of this machine; it can't leave out `Origin`.
+        if request.action != Action::Pull && request.caller.origin_header {
+            return Err(Refusal::Denied);
+        }
+        let proxied = match self.repositories.resolve(request.repository) {
+            Ok(Repository::Hosted(_)) => None,
+            Ok(Repository::Proxied(proxied)) => Some(proxied),
+            Err(Refused::Unknown) => {
+                let principal = self.principal(request).await?;
+                return Err(without_pull(request.rules, &principal));
+            }
+            Err(Refused::Denied) => {
+                let principal = self.principal(request).await?;
+                let named = request.ground(&principal, Action::Pull) != Ground::Nothing;
+                return Err(if named { Refusal::Denied } else { without_pull(request.rules, &principal) });
+            }
+        };
+        let asks = proxied
+            .as_ref()
+            .filter(|proxied| request.action == Action::Pull && needs_asking(request.repository, proxied));
+        // Nobody in particular first: then no password needs to be checked.
+        let anybody = request.ground(&Principal::Anonymous, request.action);
+        let suffices = |ground: Ground| match ground {
+            Ground::Nothing => false,
+            Ground::Anonymous => asks.is_none(),
+            Ground::Rule(_) => true,
+        };
+        // Whoever writes is named in the record, so a credential counts there.
+        if suffices(anybody) && (request.action == Action::Pull || request.caller.credentials.is_none()) {
+            return Ok(Principal::Anonymous);
+        }
+        let principal = self.principal(request).await?;
+        let ground = request.ground(&principal, request.action);
+        if suffices(ground) {
+            return Ok(principal);
+        }
+        if ground == Ground::Anonymous
+            && let Some(proxied) = asks
+        {
+            return match self.ask(request.repository, proxied, request.target).await? {
+                Verdict::Public => Ok(principal),
+                Verdict::Private => Err(without_pull(request.rules, &principal)),
+            };
+        }
+        if request.action == Action::Pull || !self.may_pull(request, &principal, proxied.as_ref()).await? {
+            return Err(without_pull(request.rules, &principal));
+        }
+        // It may see the repository. Who said nothing about itself may have more to say.
+        let unnamed = !principal.is_authenticated() && request.rules.htpasswd.is_some();
+        Err(if unnamed { Refusal::Unauthenticated } else { Refusal::Denied })
+    }
+
+    async fn may_pull(
+        &self,
+        request: &Request<'_>,
+        principal: &Principal,
+        proxied: Option<&Proxied>,
+    ) -> Result<bool, Refusal> {
+        match (request.ground(principal, Action::Pull), proxied) {
+            (Ground::Nothing, _) => Ok(false),
+            (Ground::Anonymous, Some(proxied)) if needs_asking(request.repository, proxied) => {
+                Ok(self.ask(request.repository, proxied, request.target).await? == Verdict::Public)
+            }
+            (Ground::Anonymous | Ground::Rule(_), _) => Ok(true),
+        }
+    }
+
+    async fn ask(&self, repository: &RepositoryKey, proxied: &Proxied, target: &Target) -> Result<Verdict, Refusal> {
+        let stale_if_error = match target {
+            Target::Manifest(Reference::Tag(tag)) => self.repositories.freshness(repository, tag).stale_if_error,
+            Target::Manifest(Reference::Digest(_)) | Target::Blob(_) | Target::Repository => {
+                crate::repository::Freshness::defaults(true).stale_if_error
+            }
+        };
+        let asked = self.visibilities.verdict(repository, proxied, target, stale_if_error).await;
+        asked.map_err(Refusal::Unavailable)
+    }
+
+    async fn principal(&self, request: &Request<'_>) -> Result<Principal, Refusal> {
+        identify(request.rules, request.caller).await
+    }
+
+    /// Who `caller` is, for `GET /v2/`: with authentication configured a valid credential is asked for.
     ///
     /// # Errors
     ///
     /// [`Refusal::Unauthenticated`] or [`Refusal::Busy`].
-    pub async fn authenticate(&self, _caller: &Caller) -> Result<Principal, Refusal> {
-        Ok(Principal::Anonymous)
+    pub async fn authenticate(&self, caller: &Caller) -> Result<Principal, Refusal> {
+        let rules = self.rules.load_full();
+        let principal = identify(&rules, caller).await?;
+        if rules.htpasswd.is_some() && !principal.is_authenticated() {
+            self.metrics.denied(Refusal::Unauthenticated.reason());
+            return Err(Refusal::Unauthenticated);
+        }
+        Ok(principal)
+    }
+
+    /// Whether a client can say who it is at all.
+    pub fn authenticates(&self) -> bool {
+        self.rules.load().htpasswd.is_some()
     }
 
     /// The value of `WWW-Authenticate` that goes with [`Refusal::Unauthenticated`].
-    pub fn challenge(&self) -> &'static str {
+    pub const fn challenge() -> &'static str {
         "Basic realm=\"larder\", charset=\"UTF-8\""
     }
+
+    /// What the permission would rest on, for explanations; asks nobody. [`Ground::Anonymous`] opens of an upstream
+    /// with a credential only what that shows to anybody.
+    pub fn explain(
+        &self,
+        principal: &Principal,
+        address: Option<IpAddr>,
+        action: Action,
+        repository: &RepositoryKey,
+        target: &Target,
+    ) -> Ground {
+        policy::ground(&self.rules.load().access, &Question { principal, address, action, repository, target })
+    }
 }
+
+/// Whether it depends on the upstream who may pull the repository on no more than the general permission.
+fn needs_asking(repository: &RepositoryKey, proxied: &Proxied) -> bool {
+    let official = repository.registry.as_str() == "docker.io" && repository.name.as_str().starts_with("library/");
+    proxied.has_credential()
+        && !official
+        && match proxied.visibility() {
+            Visibility::Verify => true,
+            Visibility::Shared => false,
+        }
+}
+
+/// The answer to who has no right to pull. It is the same whether the repository exists or not.
+fn without_pull(rules: &Rules, principal: &Principal) -> Refusal {
+    if rules.htpasswd.is_some() && !principal.is_authenticated() { Refusal::Unauthenticated } else { Refusal::Hidden }
+}
+
+/// A credential that means nothing here, another registry's for instance, tells nobody.
+async fn identify(rules: &Rules, caller: &Caller) -> Result<Principal, Refusal> {
+    let (Some(htpasswd), Some(Credentials::Basic { user, password })) = (&rules.htpasswd, &caller.credentials) else {
+        return Ok(Principal::Anonymous);
+    };
+    match htpasswd.verify(user, password).await {
+        Ok(true) => Ok(Principal::User(user.as_str().into())),
+        Ok(false) => Ok(Principal::Anonymous),
+        Err(htpasswd::Busy) => Err(Refusal::Busy),
+    }
+}
+
+#[cfg(test)]
+mod tests;
