@@ -348,7 +348,7 @@ fn every_shipped_file_loads() {
     let mut names: Vec<String> = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("config"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.ends_with(".yaml"))
+        .filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "yaml"))
         .collect();
     names.sort();
     assert!(names.contains(&"complete.yaml".to_owned()) && names.len() >= 3, "{names:?}");
@@ -443,4 +443,22 @@ fn every_pattern_matches_what_its_comment_says() {
         assert!(promised.is_none(), "{name}: a promise without a pattern");
     }
     assert!(checked >= 7, "{checked} patterns were checked");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_loader_panic(text in "(?s).{0,200}") {
+        let _ = load_with(&text, &|_| None);
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_or_read_and_never_panics(line in 0_usize..200, junk in "[ a-z:{}\\[\\]#&*!|>'\"%@`$-]{0,12}") {
+        let text = shipped("complete.yaml");
+        let mut lines: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
+        let at = line % lines.len();
+        lines[at] = &junk;
+        if let Err(message) = load_with(&lines.join("\n"), &|_| None) {
+            proptest::prop_assert!(message.starts_with("larder.yaml:"), "{message}");
+        }
+    }
 }
