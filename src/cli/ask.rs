@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use url::Url;
 
 use crate::config::Config;
+use crate::config::client;
 
 use super::Error;
 use super::Global;
@@ -63,7 +64,7 @@ impl Server {
     /// A listener of the configured server.
     pub(super) fn configured(config: &Config, listen: std::net::SocketAddr, flag: &'static str) -> Result<Self, Error> {
         let scheme = if config.tls.is_some() { "https" } else { "http" };
-        let mut server = Self::at(&format!("{scheme}://{}", reachable(listen)), flag)?;
+        let mut server = Self::at(&format!("{scheme}://{}", client::reachable(listen)), flag)?;
         server.certificate = config.tls.as_ref().map(|tls| tls.certificate.bytes.to_vec());
         Ok(server)
     }
@@ -229,20 +230,10 @@ async fn refusal(answer: Answer) -> Error {
     }
 }
 
-/// An address to connect to: what listens everywhere is reached on loopback.
-pub(super) fn reachable(listen: std::net::SocketAddr) -> std::net::SocketAddr {
-    let mut address = listen;
-    if address.ip().is_unspecified() {
-        let loopback = match address.ip() {
-            std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-            std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-        };
-        address.set_ip(loopback);
-    }
-    address
-}
-
 /// A value for a query: everything but letters, digits and what names are made of is escaped.
 pub(super) fn query(name: &str, value: &str) -> String {
     url::form_urlencoded::Serializer::new(String::new()).append_pair(name, value).finish()
 }
+
+#[cfg(test)]
+mod tests;

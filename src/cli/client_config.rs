@@ -17,7 +17,6 @@ use super::Console;
 use super::Error;
 use super::Global;
 use super::Outcome;
-use super::ask;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -77,29 +76,22 @@ pub(super) fn run(arguments: &Arguments, global: &Global, console: &Console) -> 
 
 /// The server as clients reach it.
 fn target(url: Option<&Url>, config: &Config, console: &Console) -> Result<Target, Error> {
-    let configured = url.or(config.external_url.as_ref()).cloned();
-    let url = match configured {
-        Some(url) => url,
-        None => first_address(config, console)?,
-    };
-    if !matches!(url.scheme(), "http" | "https") || url.path() != "/" || url.query().is_some() {
-        return Err(Error::Usage(format!("--url: `{url}` must be http or https, a host and a port alone")));
+    let target = client::target(config, &config.listen);
+    let mut target = target.ok_or_else(|| Error::Usage("there is no address to listen on".to_owned()))?;
+    match url {
+        Some(url) if !matches!(url.scheme(), "http" | "https") || url.path() != "/" || url.query().is_some() => {
+            return Err(Error::Usage(format!("--url: `{url}` must be http or https, a host and a port alone")));
+        }
+        Some(url) => target.url = url.clone(),
+        None => {
+            let everywhere = config.listen.first().is_some_and(|address| address.ip().is_unspecified());
+            if everywhere && config.external_url.is_none() {
+                console
+                    .warning("the server listens on every address; other machines need --url with the one they reach");
+            }
+        }
     }
-    Ok(Target {
-        url,
-        upstreams: config.upstreams.keys().cloned().collect(),
-        default_upstream: config.default_upstream.clone(),
-    })
-}
-
-fn first_address(config: &Config, console: &Console) -> Result<Url, Error> {
-    let listen = config.listen.first().ok_or_else(|| Error::Usage("there is no address to listen on".to_owned()))?;
-    if listen.ip().is_unspecified() {
-        console.warning("the server listens on every address; other machines need --url with the one they reach");
-    }
-    let scheme = if config.tls.is_some() { "https" } else { "http" };
-    let text = format!("{scheme}://{}", ask::reachable(*listen));
-    Url::parse(&text).map_err(|error| Error::Usage(format!("`{text}` is not a URL: {error}")))
+    Ok(target)
 }
 
 /// Puts the file in its place below `root`.

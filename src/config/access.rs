@@ -8,8 +8,8 @@ use crate::pattern::Glob;
 
 use super::secret::Contents;
 use super::table::Table;
-use super::table::Value;
 use super::upstream::network;
+use super::value::Value;
 
 /// What may be done to a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,11 +2,17 @@
 //!
 //! Pure: the command line prints or writes it, the API answers with it.
 
+mod welcome;
+
 use std::fmt::Write as _;
 
 use serde_json::Map;
 use serde_json::Value;
 use url::Url;
+
+pub use welcome::reachable;
+pub use welcome::target;
+pub use welcome::welcome;
 
 /// The clients that files are made for, by their names on the command line and in `/client-config/<kind>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

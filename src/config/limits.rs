@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::table::Table;
-use super::table::Value;
+use super::value::Value;
 
 /// The bounds that belong to no single upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]

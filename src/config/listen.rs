@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::secret::Contents;
 use super::table::Table;
-use super::table::Value;
+use super::value::Value;
 
 /// The certificate of the registry and admin listeners, as PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]

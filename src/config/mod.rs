@@ -10,6 +10,7 @@ mod document;
 pub mod duration;
 pub mod limits;
 pub mod listen;
+mod reading;
 pub mod reload;
 pub mod repository;
 pub mod secret;
@@ -18,6 +19,7 @@ pub mod store;
 mod table;
 pub mod telemetry;
 pub mod upstream;
+mod value;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -34,6 +36,8 @@ pub use access::Action;
 pub use limits::Limits;
 pub use listen::Admin;
 pub use listen::Tls;
+pub use reading::Environment;
+pub use reading::Problem;
 pub use reload::Reload;
 pub use repository::Freshness;
 pub use repository::Hosted;
@@ -42,15 +46,13 @@ pub use secret::Secret;
 pub use store::Gc;
 pub use store::Scrub;
 pub use store::Store;
-pub use table::Environment;
-pub use table::Problem;
 pub use telemetry::Telemetry;
 pub use upstream::Upstream;
 
 use document::Position;
-use table::Reading;
+use reading::Reading;
 use table::Table;
-use table::Value;
+use value::Value;
 
 /// Everything that is configured, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,7 +189,7 @@ fn attempt(sources: &Sources, environment: Environment<'_>) -> (Result<Loaded, E
 }
 
 fn read_text(file: &Path, reading: &Reading<'_>) -> std::io::Result<String> {
-    let read = table::read_bounded(file);
+    let read = reading::read_bounded(file);
     reading.files.borrow_mut().note(file, read.as_deref().ok());
     String::from_utf8(read?).map_err(|_| std::io::Error::other("it is not UTF-8 text"))
 }

@@ -42,7 +42,7 @@ impl Seen {
 
     /// Whether a file holds something else by now.
     fn changed(&self) -> bool {
-        self.0.iter().any(|(path, seen)| super::table::read_bounded(path).ok().map(|content| hash(&content)) != *seen)
+        self.0.iter().any(|(path, seen)| super::reading::read_bounded(path).ok().map(|content| hash(&content)) != *seen)
     }
 }
 

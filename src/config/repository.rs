@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::pattern::Glob;
 
-use super::table::Value;
+use super::value::Value;
 
 /// Names that live here and take pushes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::reading::Environment;
 use super::size;
-use super::table::Environment;
 use super::table::Table;
-use super::table::Value;
+use super::value::Value;
 
 /// The folder and its bounds.
 #[derive(Debug, Clone, PartialEq, Eq)]

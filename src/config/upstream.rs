@@ -16,7 +16,7 @@ use super::listen::pem;
 use super::secret::Contents;
 use super::secret::Secret;
 use super::table::Table;
-use super::table::Value;
+use super::value::Value;
 
 /// The public registries that are known without configuration.
 pub const BUILT_IN: [&str; 7] =
