@@ -15,6 +15,7 @@ pub mod config;
 pub mod oci;
 pub mod pattern;
 pub mod repository;
+pub mod store;
 pub mod tasks;
 pub mod telemetry;
 pub mod upstream;

@@ -1,0 +1,83 @@
+//! What lookups give: tags with their last validation, and bytes that are held.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use crate::body::Content;
+use crate::body::FileRange;
+use crate::clock::Timestamp;
+
+use super::tree::LinkRecord;
+use super::tree::TagRecord;
+
+/// A tag as it is known here. It is shared: a validation shows in every copy at once.
+#[derive(Debug)]
+pub struct TagState {
+    /// What the tree has of it.
+    pub record: TagRecord,
+    validated: AtomicU64,
+}
+
+impl TagState {
+    /// The tag with the time of its last validation.
+    pub fn new(record: TagRecord, validated_at: Timestamp) -> Self {
+        Self { record, validated: AtomicU64::new(validated_at.0) }
+    }
+
+    /// When the upstream last said that the tag is what the record says; for a pushed tag, when it was pushed.
+    pub fn validated_at(&self) -> Timestamp {
+        Timestamp(self.validated.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn validate(&self, at: Timestamp) {
+        self.validated.fetch_max(at.0, Ordering::Relaxed);
+    }
+}
+
+/// Bytes of a blob or manifest that a repository names.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The repository's record of it: size, kind, media type, origin.
+    pub link: LinkRecord,
+    /// The bytes.
+    pub bytes: HeldBytes,
+}
+
+/// Where held bytes are.
+#[derive(Clone, Debug)]
+pub enum HeldBytes {
+    /// In memory: manifests.
+    Memory(Bytes),
+    /// In an open file: blobs. The descriptor outlives an eviction: unlinking a file leaves its readers alone.
+    File(FileRange),
+}
+
+impl Held {
+    /// The bytes from `start` on, `length` of them, cut to what is there.
+    pub fn content(&self, start: u64, length: u64) -> Content {
+        match &self.bytes {
+            HeldBytes::Memory(bytes) => {
+                let count = bytes.len();
+                let start = usize::try_from(start).unwrap_or(count).min(count);
+                let end = usize::try_from(length).map_or(count, |length| start.saturating_add(length)).min(count);
+                Content::Bytes(bytes.slice(start..end))
+            }
+            HeldBytes::File(range) => Content::File(range.slice(start, length)),
+        }
+    }
+
+    /// All of the bytes.
+    pub fn whole(&self) -> Content {
+        self.content(0, u64::MAX)
+    }
+
+    /// The bytes of a manifest, which are always in memory.
+    pub fn manifest(&self) -> Option<&Bytes> {
+        match &self.bytes {
+            HeldBytes::Memory(bytes) => Some(bytes),
+            HeldBytes::File(_) => None,
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Lookups: memory, then the index, then the tree by name. What the index lacks is absent only if the tree lacks it too.
+
+use std::sync::Arc;
+
+use crate::body::FileRange;
+use crate::oci::Descriptor;
+use crate::oci::Digest;
+use crate::oci::RepositoryKey;
+use crate::oci::Tag;
+
+use super::Blob;
+use super::BlobKey;
+use super::Completeness;
+use super::Error;
+use super::Held;
+use super::HeldBytes;
+use super::Inner;
+use super::LinkRecord;
+use super::Linked;
+use super::Page;
+use super::Result;
+use super::TagState;
+use super::Tagged;
+use super::index::BlobState;
+use super::names::Name;
+use super::repair;
+use super::tree::Kind;
+use super::truth;
+
+impl Inner {
+    pub(super) fn is_complete(&self) -> bool {
+        *self.completeness.borrow() == Completeness::Complete
+    }
+
+    pub(super) async fn tag(&self, of: &RepositoryKey, tag: &Tag) -> Result<Option<Arc<TagState>>> {
+        if let Some(state) = self.hot.tag(of, tag) {
+            return Ok(Some(state));
+        }
+        self.hot.tag_or(of, tag, self.load_tag(of, tag)).await
+    }
+
+    async fn load_tag(&self, of: &RepositoryKey, tag: &Tag) -> Result<Option<Arc<TagState>>> {
+        let row = match self.index.tag(of, tag).await {
+            Ok(Some(row)) => Some((row.record, row.validated_at)),
+            // Damage is told to the keeper by the index itself; by name the tree answers.
+            Ok(None) | Err(_) => self.tree.tag(of, tag).await?.map(|record| {
+                let at = record.at;
+                (record, at)
+            }),
+        };
+        let Some((record, validated_at)) = row else { return Ok(None) };
+        let validated_at = self.uses.last_validation(of, tag).map_or(validated_at, |at| at.max(validated_at));
+        Ok(Some(Arc::new(TagState::new(record, validated_at))))
+    }
+
+    pub(super) async fn held(&self, of: &RepositoryKey, digest: &Digest) -> Result<Option<Arc<Held>>> {
+        if let Some(held) = self.hot.held(of, digest) {
+            return Ok(Some(held));
+        }
+        self.hot.held_or(of, digest, self.load_held(of, digest)).await
+    }
+
+    async fn load_held(&self, of: &RepositoryKey, digest: &Digest) -> Result<Option<Arc<Held>>> {
+        let Some(link) = self.link(of, digest).await? else { return Ok(None) };
+        let key = link.blob();
+        if self
+            .index
+            .blob(digest)
+            .await
+            .is_ok_and(|row| row.is_some_and(|row| row.key == key && row.state == BlobState::Damaged))
+        {
+            return repair::damaged(self, of, &link).await;
+        }
+        let opened = self.tree.file(&key).await?;
+        match opened {
+            Some(range) if range.length == link.size => {
+                let bytes = match link.kind {
+                    Kind::Blob => HeldBytes::File(range),
+                    Kind::Manifest { .. } => {
+                        let bytes = truth::read(range).await?;
+                        // A manifest is small: whether it is what it was is seen at once.
+                        if Digest::of_with(digest.algorithm(), &bytes) != *digest {
+                            return repair::damaged(self, of, &link).await;
+                        }
+                        HeldBytes::Memory(bytes)
+                    }
+                };
+                Ok(Some(Arc::new(Held { link, bytes })))
+            }
+            _ => repair::damaged(self, of, &link).await,
+        }
+    }
+
+    /// The record of a link: from the index, else from the tree.
+    pub(super) async fn link(&self, of: &RepositoryKey, digest: &Digest) -> Result<Option<LinkRecord>> {
+        match self.index.link(of, digest).await {
+            Ok(Some(link)) => Ok(Some(link)),
+            Ok(None) | Err(_) => self.tree.link(of, digest).await,
+        }
+    }
+
+    pub(super) async fn tags(&self, of: &RepositoryKey, after: Option<&Tag>, limit: usize) -> Result<Page<Tagged>> {
+        self.complete()?;
+        let page = self.index.tags(of, after, limit).await?;
+        let mut rows = Vec::with_capacity(page.rows.len());
+        for row in page.rows {
+            let name = Name::Tag(row.record.tag.clone());
+            let used = self.last_use(of, &name).await?;
+            let validated_at = self.uses.last_validation(of, &row.record.tag).unwrap_or_default().max(row.validated_at);
+            rows.push(Tagged { record: row.record, validated_at, used });
+        }
+        Ok(Page { rows, more: page.more })
+    }
+
+    pub(super) async fn referrers(
+        &self,
+        of: &RepositoryKey,
+        subject: &Digest,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Result<Page<Descriptor>> {
+        self.complete()?;
+        Ok(self.index.referrers(of, subject, after, limit).await?)
+    }
+
+    pub(super) async fn is_named(&self, of: &RepositoryKey, digest: &Digest) -> Result<bool> {
+        self.complete()?;
+        Ok(!self.index.parents(of, digest, 1).await?.is_empty())
+    }
+
+    pub(super) async fn present(&self, digest: &Digest) -> Result<Option<u64>> {
+        match self.index.blob(digest).await? {
+            Some(row) if row.state == BlobState::Live => Ok(Some(row.size)),
+            Some(_) => Ok(None),
+            None if self.is_complete() => Ok(None),
+            None => Err(Error::Incomplete),
+        }
+    }
+
+    pub(super) async fn lease(&self, digest: &Digest) -> Result<bool> {
+        // Leased first, then looked at: the other way round it could be condemned in between.
+        Ok(self.leases.lease(*digest) && self.present(digest).await?.is_some())
+    }
+
+    pub(super) async fn repositories(
+        &self,
+        after: Option<&RepositoryKey>,
+        limit: usize,
+    ) -> Result<Page<RepositoryKey>> {
+        self.complete()?;
+        Ok(self.index.repositories(after, limit).await?)
+    }
+
+    pub(super) async fn links(&self, of: &RepositoryKey, after: Option<&Digest>, limit: usize) -> Result<Page<Linked>> {
+        self.complete()?;
+        let page = self.index.links(of, after, limit).await?;
+        let mut rows = Vec::with_capacity(page.rows.len());
+        for link in page.rows {
+            let used = self.last_use(of, &Name::Digest(link.digest)).await?;
+            let facts = self.index.facts(of, &link.digest).await?.unwrap_or_default();
+            let subject = facts.referrer.map(|(subject, _)| subject);
+            rows.push(Linked { link, used, children: facts.children, subject });
+        }
+        Ok(Page { rows, more: page.more })
+    }
+
+    pub(super) async fn blobs(&self, after: Option<&BlobKey>, limit: usize) -> Result<Page<Blob>> {
+        self.complete()?;
+        let page = self.index.blobs(after, limit).await?;
+        let rows = page.rows.into_iter().filter(|row| row.state != BlobState::Going).map(|row| Blob {
+            key: row.key,
+            size: row.size,
+            links: row.hosted.saturating_add(row.proxied),
+            hosted: row.hosted > 0,
+        });
+        Ok(Page { rows: rows.collect(), more: page.more })
+    }
+
+    pub(super) async fn holders(&self, key: &BlobKey, limit: usize) -> Result<Vec<RepositoryKey>> {
+        self.complete()?;
+        Ok(self.index.holders(key, limit).await?)
+    }
+
+    pub(super) async fn open_blob(&self, key: &BlobKey) -> Result<Option<FileRange>> {
+        self.tree.file(key).await
+    }
+
+    /// The last use: the map in memory knows it exactly, the index to the hour.
+    async fn last_use(&self, of: &RepositoryKey, name: &Name) -> Result<Option<crate::clock::Timestamp>> {
+        match self.uses.last(of, name) {
+            Some(at) => Ok(Some(at)),
+            None => Ok(self.index.used(of, name).await?),
+        }
+    }
+
+    fn complete(&self) -> Result<()> {
+        if self.is_complete() { Ok(()) } else { Err(Error::Incomplete) }
+    }
+}

@@ -1,0 +1,129 @@
+//! The tree as the store uses it: typed records by repository and name.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::body::FileRange;
+use crate::oci::Descriptor;
+use crate::oci::Digest;
+use crate::oci::Manifest;
+use crate::oci::MediaType;
+use crate::oci::RepositoryKey;
+use crate::oci::Tag;
+
+use super::BlobKey;
+use super::Error;
+use super::Kind;
+use super::LinkRecord;
+use super::Result;
+use super::TagRecord;
+use super::Verified;
+use super::index::Facts;
+use super::tree::Opened;
+use super::tree::RecordPath;
+use super::tree::Tree;
+
+/// The tree, spoken to in records.
+#[derive(Clone, Debug)]
+pub(super) struct Truth(pub(super) Arc<dyn Tree>);
+
+impl Truth {
+    pub(super) async fn tag(&self, of: &RepositoryKey, tag: &Tag) -> Result<Option<TagRecord>> {
+        match self.0.record(&RecordPath::tag(of, tag)).await? {
+            Some(bytes) => Ok(Some(TagRecord::decode(&bytes)?)),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) async fn link(&self, of: &RepositoryKey, digest: &Digest) -> Result<Option<LinkRecord>> {
+        match self.0.record(&RecordPath::link(of, digest)).await? {
+            Some(bytes) => Ok(Some(LinkRecord::decode(&bytes)?)),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) async fn put_tag(&self, of: &RepositoryKey, record: &TagRecord) -> Result<()> {
+        Ok(self.0.put_record(&RecordPath::tag(of, &record.tag), record.encode()?).await?)
+    }
+
+    pub(super) async fn put_link(&self, of: &RepositoryKey, record: &LinkRecord) -> Result<()> {
+        Ok(self.0.put_record(&RecordPath::link(of, &record.digest), record.encode()?).await?)
+    }
+
+    pub(super) async fn drop_tag(&self, of: &RepositoryKey, tag: &Tag) -> Result<()> {
+        Ok(self.0.remove_record(&RecordPath::tag(of, tag)).await?)
+    }
+
+    pub(super) async fn drop_link(&self, of: &RepositoryKey, digest: &Digest) -> Result<()> {
+        Ok(self.0.remove_record(&RecordPath::link(of, digest)).await?)
+    }
+
+    pub(super) async fn publish(&self, key: &BlobKey, verified: Verified) -> Result<()> {
+        self.0.publish(key, verified).await?;
+        Ok(())
+    }
+
+    pub(super) async fn remove(&self, key: &BlobKey) -> Result<()> {
+        Ok(self.0.remove(key).await?)
+    }
+
+    /// The open file of stored bytes.
+    pub(super) async fn file(&self, key: &BlobKey) -> Result<Option<FileRange>> {
+        match self.0.open(key).await? {
+            Some(Opened::File(range)) => Ok(Some(range)),
+            None => Ok(None),
+        }
+    }
+
+    /// What a manifest that is stored names: read from its bytes. None where they are gone or are not what they were.
+    pub(super) async fn facts(&self, record: &LinkRecord) -> Result<Option<Facts>> {
+        let Kind::Manifest { media_type, .. } = &record.kind else { return Ok(None) };
+        let Some(range) = self.file(&record.blob()).await? else { return Ok(None) };
+        let bytes = read(range).await?;
+        if Digest::of_with(record.digest.algorithm(), &bytes) != record.digest {
+            return Ok(None);
+        }
+        Ok(Manifest::parse(bytes, media_type.as_str()).ok().map(|manifest| facts(&manifest, record.digest)))
+    }
+}
+
+/// Reads a whole manifest.
+pub(super) async fn read(range: FileRange) -> Result<Bytes> {
+    use std::os::unix::fs::FileExt;
+    let read = move || -> std::io::Result<Bytes> {
+        let mut bytes = vec![0; usize::try_from(range.length).map_err(std::io::Error::other)?];
+        range.file.read_exact_at(&mut bytes, range.offset)?;
+        Ok(bytes.into())
+    };
+    tokio::task::spawn_blocking(read).await.map_err(|_| Error::Closed)?.map_err(Error::Bytes)
+}
+
+/// What the index keeps of a manifest.
+pub(super) fn facts(manifest: &Manifest, digest: Digest) -> Facts {
+    let mut children: Vec<_> = manifest.links.children().map(|child| child.digest).collect();
+    children.sort_unstable();
+    // An index may list one child twice, thirty levels deep.
+    children.dedup();
+    let referrer = manifest.links.subject.as_ref().map(|subject| {
+        let descriptor = Descriptor {
+            media_type: manifest.media_type.clone(),
+            digest,
+            size: manifest.size(),
+            artifact_type: manifest.links.artifact_type.clone(),
+            annotations: manifest.links.annotations.clone(),
+            platform: None,
+        };
+        (subject.digest, descriptor)
+    });
+    Facts { children, referrer }
+}
+
+/// The kind of a link to a manifest.
+pub(super) fn kind(manifest: &Manifest) -> Kind {
+    Kind::Manifest {
+        media_type: MediaType::clone(&manifest.media_type),
+        subject: manifest.links.subject.as_ref().map(|subject| subject.digest),
+        artifact_type: manifest.links.artifact_type.clone(),
+    }
+}
