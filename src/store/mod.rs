@@ -21,6 +21,9 @@ pub mod tree;
 mod truth;
 mod uses;
 
+#[cfg(test)]
+mod conformance;
+
 use std::sync::Arc;
 use std::time::Duration;
 

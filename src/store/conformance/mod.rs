@@ -1,0 +1,3 @@
+//! What every tree and every index must do, whatever it is made of.
+
+mod index;
