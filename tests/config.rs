@@ -119,10 +119,28 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
 
 #[test]
 fn what_is_no_yaml_is_said_with_its_place() {
-    let message = refused("listen: [unclosed\n");
-    assert!(message.starts_with("larder.yaml:"), "{message}");
-    let message = refused("drain: 1s\ndrain: 2s\n");
-    assert!(message.starts_with("larder.yaml:2:1: ") && message.contains("drain"), "{message}");
+    for (text, message) in [
+        ("listen: [unclosed\n", "larder.yaml:1:9: unclosed bracket '['"),
+        ("drain: 1s\ndrain: 2s\n", "larder.yaml:2:1: the key `drain` stands here for the second time"),
+        (
+            "drain: 1s\n---\ndrain: 2s\n",
+            "larder.yaml:3:1: a second document begins here; a configuration is one document",
+        ),
+        ("- a\n", "larder.yaml:1:1: expected a mapping of keys to values"),
+    ] {
+        assert_eq!(refused(text), message);
+    }
+    assert!(refused("listen: [::1]:5000\n").ends_with("; an address like \"[::1]:5000\" needs its quotes"));
+    assert!(refused("store: { path: ${HOME} }\n").ends_with("; \"${NAME}\" needs its quotes within braces"));
+}
+
+#[test]
+fn aliases_do_not_blow_a_file_up() {
+    let nested = "bcdefghij".chars().zip("abcdefghi".chars());
+    let lines = nested.map(|(this, last)| format!("{this}: &{this} [{}]", vec![format!("*{last}"); 9].join(",")));
+    let text = format!("a: &a [x,x,x,x,x,x,x,x,x]\n{}\n", lines.collect::<Vec<_>>().join("\n"));
+    let message = refused(&text);
+    assert!(message.ends_with("the file is too large, or its aliases make it so"), "{message}");
 }
 
 #[test]
@@ -285,6 +303,10 @@ fn a_password_file_holds_bcrypt_hashes() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("users"), "# ours\nci:$2y$05$abc\n").unwrap();
     assert!(load_in(folder.path(), "access: { htpasswd: users }\n", &|_| None).is_ok());
+    let named = "access: { htpasswd: users, rules: [{ who: ci, may: [pull], repositories: [\"**\"] }, { who: cd, may: [pull], repositories: [\"**\"] }] }\n";
+    let loaded = load_in(folder.path(), named, &|_| None).unwrap();
+    let remarks: Vec<&str> = loaded.remarks.iter().map(|remark| remark.message.as_str()).collect();
+    assert!(remarks.contains(&"no user of the htpasswd file is called `cd`") && remarks.len() == 2, "{remarks:?}");
     std::fs::write(folder.path().join("users"), "ci:$2y$05$abc\nold:{SHA}xyz\n").unwrap();
     let message = load_in(folder.path(), "access: { htpasswd: users }\n", &|_| None).unwrap_err();
     assert!(message.contains("line 2 is not user:hash with a bcrypt hash") && !message.contains("xyz"), "{message}");

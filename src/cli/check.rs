@@ -39,6 +39,7 @@ pub(super) fn run(_: &Arguments, global: &Global, console: &Console) -> Result<O
     let file = sources.file.as_ref().map(|file| file.display().to_string());
     let mut remarks: Vec<String> = loaded.remarks.iter().map(ToString::to_string).collect();
     remarks.extend(remark_on_space(&loaded.config));
+    remarks.extend(remarks_on_helpers(&loaded.config));
     let sentences = sentences(&loaded);
     if console.json {
         console.document(&json!({ "valid": true, "file": file, "sentences": sentences, "remarks": remarks }));
@@ -229,6 +230,20 @@ fn remark_on_space(config: &Config) -> Option<String> {
             console::size(free)
         )
     })
+}
+
+/// The credential helpers that this user would not find. The server may run with another `$PATH`.
+fn remarks_on_helpers(config: &Config) -> Vec<String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = |program: &str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    let helpers = config.upstreams.values().filter_map(|upstream| match &upstream.credential {
+        Some(Credential::Helper(name)) => Some((&upstream.host, format!("docker-credential-{name}"))),
+        _ => None,
+    });
+    helpers
+        .filter(|(_, program)| !found(program))
+        .map(|(host, program)| format!("upstreams.{host}.credential.helper: {program} is not in $PATH"))
+        .collect()
 }
 
 /// Bytes that are left on the file system of a path, or of the nearest folder above it that is there.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use http::HeaderMap;
 use http::Method;
 use http::StatusCode;
 use http::header;
@@ -20,7 +21,6 @@ use super::Console;
 use super::Error;
 use super::Global;
 use super::Outcome;
-use super::ask::Answer;
 use super::ask::Server;
 use super::check::free_space;
 use super::console;
@@ -161,38 +161,34 @@ async fn judge_pull(server: &Server, pull: Pull) -> Finding {
     let headers = [(header::ACCEPT, ACCEPT)];
     let sent = server.send(pull.method.clone(), &pull.path, None, &headers);
     match tokio::time::timeout(PATIENCE, sent).await {
-        Ok(Ok(answer)) => judge(&pull, &answer),
+        Ok(Ok(answer)) => judge(&pull, answer.status, &answer.headers),
         Ok(Err(error)) => finding(Weight::Wrong, format!("{} asks for {}: {error}", pull.client, pull.path)),
         Err(_) => finding(Weight::Remark, format!("{} does not answer within {} s", pull.host, PATIENCE.as_secs())),
     }
 }
 
 /// What the kind of an answer says, where the image is surely absent.
-fn judge(pull: &Pull, answer: &Answer) -> Finding {
+fn judge(pull: &Pull, status: StatusCode, headers: &HeaderMap) -> Finding {
     let Pull { client, host, path, .. } = pull;
-    let retry = answer.headers.contains_key(header::RETRY_AFTER);
-    match answer.status {
+    let has = |name| headers.contains_key(name);
+    match status {
         StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => {
             finding(Weight::Good, format!("{client} reaches {host}, which answers"))
         }
-        StatusCode::UNAUTHORIZED if answer.headers.contains_key(header::WWW_AUTHENTICATE) => {
+        StatusCode::UNAUTHORIZED if has(header::WWW_AUTHENTICATE) => {
             finding(Weight::Good, format!("{client} is asked for a credential for {host}"))
         }
         StatusCode::TOO_MANY_REQUESTS => finding(
             Weight::Remark,
-            format!(
-                "{host} answers 429: its pull budget is used up; what is held is served, and a credential raises the budget"
-            ),
+            format!("{host} answers 429: its pulls are used up; what is held is served, and a credential allows more"),
         ),
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => {
-            let status = answer.status.as_u16();
-            let lacks = answer.status == StatusCode::SERVICE_UNAVAILABLE && !retry;
-            if lacks {
-                finding(Weight::Wrong, format!("{client} gets 503 for {host} without Retry-After"))
-            } else {
-                finding(Weight::Remark, format!("{host} does not answer ({status}): what is held of it is served"))
-            }
+        StatusCode::SERVICE_UNAVAILABLE if !has(header::RETRY_AFTER) => {
+            finding(Weight::Wrong, format!("{client} gets 503 for {host} without Retry-After"))
         }
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => finding(
+            Weight::Remark,
+            format!("{host} does not answer ({}): what is held of it is served", status.as_u16()),
+        ),
         status => {
             finding(Weight::Wrong, format!("{client} asks for {path} and gets {status}, which no client expects"))
         }
@@ -248,8 +244,38 @@ fn space(config: &Config) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use super::Weight;
+    use super::judge;
     use super::requests;
     use crate::config::Config;
+    use http::HeaderMap;
+    use http::HeaderValue;
+    use http::StatusCode;
+    use http::header;
+
+    #[test]
+    fn an_answer_is_judged_by_its_kind() {
+        let pulls = requests(&Config::default());
+        let pull = pulls.first().expect("one");
+        for (status, name, weight) in [
+            (404, None, Weight::Good),
+            (403, None, Weight::Good),
+            (401, Some(header::WWW_AUTHENTICATE), Weight::Good),
+            (401, None, Weight::Wrong),
+            (429, None, Weight::Remark),
+            (503, Some(header::RETRY_AFTER), Weight::Remark),
+            (503, None, Weight::Wrong),
+            (502, None, Weight::Remark),
+            (504, None, Weight::Remark),
+            (200, None, Weight::Wrong),
+            (500, None, Weight::Wrong),
+            (307, None, Weight::Wrong),
+        ] {
+            let headers: HeaderMap = name.into_iter().map(|name| (name, HeaderValue::from_static("1"))).collect();
+            let status = StatusCode::from_u16(status).expect("a status");
+            assert_eq!(judge(pull, status, &headers).weight, weight, "{status}");
+        }
+    }
 
     #[test]
     fn every_client_asks_in_its_own_spelling() {

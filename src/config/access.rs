@@ -82,9 +82,8 @@ impl Access {
             check_htpasswd(value, &file);
             Some(file)
         });
-        let networks = &self.networks;
-        let htpasswd = self.htpasswd.is_some();
-        table.set("rules", &mut self.rules, |value| value.each(|item| rule(item, networks, htpasswd)));
+        let known = Known { networks: &self.networks, users: self.htpasswd.as_ref().map(users) };
+        table.set("rules", &mut self.rules, |value| value.each(|item| rule(item, &known)));
     }
 
     /// Whether anybody can say who they are.
@@ -106,9 +105,21 @@ fn networks(value: &Value<'_>) -> Option<BTreeMap<String, Vec<IpNet>>> {
     Some(named.into_iter().filter_map(|(name, value)| Some((name, value.each(network)?))).collect())
 }
 
-fn rule(value: &Value<'_>, networks: &BTreeMap<String, Vec<IpNet>>, htpasswd: bool) -> Option<Rule> {
+/// Whom rules can name.
+struct Known<'a> {
+    networks: &'a BTreeMap<String, Vec<IpNet>>,
+    /// The users of the htpasswd file, where there is one.
+    users: Option<Vec<String>>,
+}
+
+fn users(file: &Contents) -> Vec<String> {
+    let text = String::from_utf8_lossy(&file.bytes);
+    text.lines().filter_map(|line| Some(line.trim().split_once(':')?.0.to_owned())).collect()
+}
+
+fn rule(value: &Value<'_>, known: &Known<'_>) -> Option<Rule> {
     let mut table = value.table()?;
-    let who = table.required("who", |value| who(value, networks, htpasswd));
+    let who = table.required("who", |value| who(value, known));
     let may = table.required("may", actions);
     let repositories = table.required("repositories", Value::globs);
     let tags = table.optional("tags", Value::globs).unwrap_or_default();
@@ -116,16 +127,16 @@ fn rule(value: &Value<'_>, networks: &BTreeMap<String, Vec<IpNet>>, htpasswd: bo
     Some(Rule { who: who?, may: may?, repositories: repositories?, tags })
 }
 
-fn who(value: &Value<'_>, networks: &BTreeMap<String, Vec<IpNet>>, htpasswd: bool) -> Option<Who> {
+fn who(value: &Value<'_>, known: &Known<'_>) -> Option<Who> {
     let text = value.text()?;
     if text == "*" {
         return Some(Who::Everybody);
     }
     match text.split_once(':') {
-        Some(("net", name)) if networks.contains_key(name) => Some(Who::Network(name.to_owned())),
+        Some(("net", name)) if known.networks.contains_key(name) => Some(Who::Network(name.to_owned())),
         Some(("net", name)) => {
-            let known: Vec<&str> = networks.keys().map(String::as_str).collect();
-            value.problem(format!("access.networks has no `{name}`; it has {}", listed(&known)));
+            let names: Vec<&str> = known.networks.keys().map(String::as_str).collect();
+            value.problem(format!("access.networks has no `{name}`; it has {}", listed(&names)));
             None
         }
         Some((kind, _)) => {
@@ -135,11 +146,15 @@ fn who(value: &Value<'_>, networks: &BTreeMap<String, Vec<IpNet>>, htpasswd: boo
             None
         }
         None => {
-            if !htpasswd {
+            let Some(users) = &known.users else {
                 value.problem(format!("there is no user `{text}`: access.htpasswd is not set"));
                 return None;
+            };
+            let pattern = value.glob()?;
+            if !users.iter().any(|user| pattern.matches(user)) {
+                value.remark(format!("no user of the htpasswd file is called `{text}`"));
             }
-            value.glob().map(Who::User)
+            Some(Who::User(pattern))
         }
     }
 }

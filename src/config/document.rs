@@ -12,6 +12,9 @@ use serde::de::SeqAccess;
 use serde::de::Visitor;
 use serde_saphyr::Spanned;
 
+/// The most values, keys included, that a document may have once its aliases are resolved.
+const NODES_MAX: usize = 50_000;
+
 /// Where a value stands in its file, counted from one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Position {
@@ -52,7 +55,10 @@ pub(super) struct Malformed {
 
 /// Parses one YAML document; an empty one is `Content::Null`.
 pub(super) fn parse(source: &str) -> Result<Node, Malformed> {
-    let options = serde_saphyr::options! { with_snippet: false };
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        budget: serde_saphyr::budget! { max_nodes: NODES_MAX },
+    };
     let parsed: Result<Option<Spanned<Raw>>, _> = serde_saphyr::from_str_with_options(source, options);
     match parsed {
         Ok(Some(raw)) => Ok(raw_node(raw, source)),
@@ -62,19 +68,35 @@ pub(super) fn parse(source: &str) -> Result<Node, Malformed> {
                 line: found.line(),
                 column: found.column(),
             });
-            Err(Malformed { at, message: first_line(&error.to_string()) })
+            Err(Malformed { at, message: message(&error.to_string(), at, source) })
         }
     }
 }
 
-/// The library's message without its own notion of the place: ours is printed before it.
-fn first_line(message: &str) -> String {
-    let line = message.lines().next().unwrap_or_default();
-    let line = line.strip_prefix("error: ").unwrap_or(line);
-    match line.split_once(": ") {
-        Some((place, rest)) if place.starts_with("line ") => rest.to_owned(),
-        _ => line.split(" at line ").next().unwrap_or(line).to_owned(),
+/// The library's message without its own notion of the place (ours is printed before it) and without its advice to
+/// programmers, with a hint where the line shows one of the usual slips.
+fn message(error: &str, at: Position, source: &str) -> String {
+    let line = error.lines().next().unwrap_or_default();
+    let said = line.split(" at line ").next().unwrap_or(line);
+    if let Some(key) = said.strip_prefix("duplicate mapping key: ") {
+        let key = key.split(", set ").next().unwrap_or(key);
+        return format!("the key `{key}` stands here for the second time");
     }
+    if said.starts_with("multiple YAML documents") {
+        return "a second document begins here; a configuration is one document".to_owned();
+    }
+    if said.starts_with("budget breached") {
+        return "the file is too large, or its aliases make it so".to_owned();
+    }
+    let number = usize::try_from(at.line.saturating_sub(1)).unwrap_or_default();
+    let written = source.lines().nth(number).unwrap_or_default();
+    if written.contains("[::") {
+        return format!("{said}; an address like \"[::1]:5000\" needs its quotes");
+    }
+    if written.contains('{') && written.contains("${") {
+        return format!("{said}; \"${{NAME}}\" needs its quotes within braces");
+    }
+    said.to_owned()
 }
 
 /// What the parser hands over: text where it was text, and `Plain` for numbers and booleans, whose text is looked up

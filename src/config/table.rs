@@ -44,7 +44,9 @@ impl<'a> Table<'a> {
 
     /// The value of a known key; `None` where it is absent or null, which both mean the default.
     pub(super) fn get(&mut self, key: &'static str) -> Option<Value<'a>> {
-        self.asked.push(key);
+        if !self.asked.contains(&key) {
+            self.asked.push(key);
+        }
         let entry = self.entries.iter().find(|entry| entry.key == key);
         *self.of.reading.keys.borrow_mut().entry(below(&self.of.shape, key)).or_default() |= entry.is_some();
         Some(self.at(entry?, key)).filter(|value| !value.is_null())
