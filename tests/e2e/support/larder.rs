@@ -1,0 +1,80 @@
+//! larder as the built program, with a configuration of its own.
+
+use std::process::Command;
+
+use serde_json::Value;
+use serde_json::json;
+
+use super::client;
+use super::parts::Program;
+use super::parts::REGISTRY;
+use super::parts::Scratch;
+use super::parts::free_port;
+
+#[derive(Debug)]
+pub(crate) struct Larder {
+    _program: Program,
+    address: String,
+}
+
+impl Larder {
+    /// Serves `docker.io` and `other.test` from the endpoint. Every pull of a tag looks at the upstream first, so that
+    /// the pulls after its end are those of a tag past its freshness.
+    pub(crate) fn start(scratch: &Scratch, endpoint: &str) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        let config = configuration(&address, &scratch.folder("store").display().to_string(), endpoint);
+        let mut command = if std::env::var_os("LARDER_E2E_PEER").is_some() {
+            peer(scratch, &address, endpoint)
+        } else {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+            command.arg("serve").arg("--config").arg(scratch.file("larder.yaml", &config.to_string()));
+            command
+        };
+        let mut program = Program::start(scratch, "larder", &mut command);
+        let ready = if is_peer() { "/v2/" } else { "/readyz" };
+        let ready = format!("http://{address}{ready}");
+        program.wait_until("ready", || client::get(&ready).is_ok_and(|answer| answer.status == 200));
+        Self { _program: program, address }
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What stands in front of a repository of this upstream where clients know no mirrors.
+    pub(crate) fn prefix(&self, host: &str) -> String {
+        if is_peer() { self.address.clone() } else { format!("{}/{host}", self.address) }
+    }
+}
+
+/// A whole configuration, as JSON, which is YAML.
+pub(crate) fn configuration(address: &str, store: &str, endpoint: &str) -> Value {
+    json!({
+        "listen": address,
+        "admin": { "listen": format!("127.0.0.1:{}", free_port()) },
+        "store": { "path": store },
+        "upstreams": { "docker.io": { "endpoints": [endpoint] }, "other.test": { "endpoints": [endpoint] } },
+        "freshness": [{ "match": "**", "fresh_for": "0s", "stale_while_revalidate": "0s" }],
+    })
+}
+
+/// Whether docker-registry stands in larder's place.
+pub(crate) fn is_peer() -> bool {
+    std::env::var_os("LARDER_E2E_PEER").is_some()
+}
+
+fn peer(scratch: &Scratch, address: &str, endpoint: &str) -> Command {
+    let config = format!(
+        "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: '{}'}}}}\n\
+         http: {{addr: '{address}'}}\nproxy: {{remoteurl: '{endpoint}'}}\n",
+        scratch.folder("store").display()
+    );
+    let mut command = REGISTRY.command();
+    command.arg("serve").arg(scratch.file("peer.yml", &config)).env("OTEL_TRACES_EXPORTER", "none");
+    command
+}

@@ -1,0 +1,9 @@
+//! What the tests share.
+
+pub(crate) mod client;
+pub(crate) mod images;
+pub(crate) mod larder;
+pub(crate) mod parts;
+pub(crate) mod registry;
+pub(crate) mod stage;
+pub(crate) mod wire;
