@@ -1,0 +1,170 @@
+//! Manifests: by digest from the store or the upstream, by tag through `tag`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::access::Grant;
+use crate::oci::Digest;
+use crate::oci::Manifest;
+use crate::oci::MediaType;
+use crate::oci::Reference;
+use crate::oci::RepositoryKey;
+use crate::oci::Tag;
+use crate::repository::Proxied;
+use crate::store::Held;
+use crate::store::Kind;
+use crate::store::Origin;
+use crate::store::Put;
+use crate::upstream::Ask;
+use crate::upstream::Priority;
+use crate::upstream::RawManifest;
+
+use super::Cache;
+use super::Served;
+use super::error::Error;
+use super::status::CacheStatus;
+use super::status::Source;
+
+/// A manifest as it is served. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ManifestBody {
+    /// Its digest.
+    pub digest: Digest,
+    /// The media type that it was sent with.
+    pub media_type: MediaType,
+    /// The exact bytes.
+    pub bytes: Bytes,
+}
+
+/// A manifest that came from the upstream and is what it should be.
+pub(super) struct Fetched {
+    pub(super) digest: Digest,
+    pub(super) manifest: Manifest,
+}
+
+impl Fetched {
+    pub(super) fn body(&self) -> ManifestBody {
+        ManifestBody {
+            digest: self.digest,
+            media_type: self.manifest.media_type.clone(),
+            bytes: self.manifest.bytes.clone(),
+        }
+    }
+}
+
+impl Cache {
+    /// A manifest of the granted repository. `served` tells whether its bytes go out: then the blobs that an image
+    /// manifest names are fetched ahead of the requests for them.
+    pub async fn manifest(
+        &self,
+        grant: &Grant,
+        reference: &Reference,
+        served: bool,
+    ) -> Result<Served<ManifestBody>, Error> {
+        let repository = grant.repository();
+        let answer = match reference {
+            Reference::Digest(digest) => self.manifest_by_digest(repository, digest).await?,
+            Reference::Tag(tag) => self.manifest_by_tag(repository, tag).await?,
+        };
+        if served {
+            if answer.status.is_hit() {
+                self.metrics.saved_pull();
+            }
+            self.look_after(repository, &answer.content);
+        }
+        Ok(answer)
+    }
+
+    pub(super) async fn manifest_by_digest(
+        &self,
+        repository: &RepositoryKey,
+        digest: &Digest,
+    ) -> Result<Served<ManifestBody>, Error> {
+        if let Some(body) = self.held_manifest(repository, digest).await? {
+            return Ok(Served { content: body, status: CacheStatus::new(Source::Hit) });
+        }
+        let proxied = self.proxied(repository).map_err(super::Unproxied::or_manifest_unknown)?;
+        let reference = Reference::Digest(*digest);
+        self.check_absent(repository, &reference)?;
+        let key = (repository.clone(), *digest);
+        let (cache, owned, wanted) = (self.clone(), repository.clone(), reference.clone());
+        let landed = self
+            .manifests
+            .join(key, |publish| async move {
+                let ask = Self::ask(&owned, Priority::Client);
+                match cache.fetch_manifest(&owned, &proxied, &ask, &wanted).await {
+                    Ok(fetched) => {
+                        publish.send(Ok(fetched.body()));
+                        cache.keep_manifest(&owned, fetched, None).await;
+                    }
+                    Err(error) => publish.send(Err(error)),
+                }
+            })
+            .await?;
+        let body = landed.value.map_err(|e| self.noted_absent(repository, &reference, e))?;
+        Ok(Served { content: body, status: CacheStatus::new(Source::Miss).collapsed(landed.collapsed) })
+    }
+
+    /// A manifest that is here.
+    pub(super) async fn held_manifest(
+        &self,
+        repository: &RepositoryKey,
+        digest: &Digest,
+    ) -> Result<Option<ManifestBody>, Error> {
+        let Some(held) = self.held(repository, digest).await? else { return Ok(None) };
+        let Some(body) = Self::manifest_of(&held) else { return Ok(None) };
+        self.store.used(repository, digest, self.clock.now());
+        Ok(Some(body))
+    }
+
+    fn manifest_of(held: &Held) -> Option<ManifestBody> {
+        let Kind::Manifest { media_type, .. } = &held.link.kind else { return None };
+        let bytes = held.manifest()?.clone();
+        Some(ManifestBody { digest: held.link.digest, media_type: media_type.clone(), bytes })
+    }
+
+    /// Fetches a manifest from the upstream and checks it: its digest, its form, its type.
+    pub(super) async fn fetch_manifest(
+        &self,
+        repository: &RepositoryKey,
+        proxied: &Proxied,
+        ask: &Ask,
+        reference: &Reference,
+    ) -> Result<Fetched, Error> {
+        let raw = proxied.upstream.manifest(ask, reference).await?.ok_or(Error::ManifestUnknown)?;
+        let fetched = Self::checked(reference, raw).inspect_err(|error| {
+            tracing::warn!(%repository, %reference, error = %crate::telemetry::chain(error), "the upstream's manifest is not what was asked for; nothing is kept");
+        })?;
+        for child in fetched.manifest.links.children() {
+            self.expected.insert((repository.clone(), child.digest), child.size);
+        }
+        Ok(fetched)
+    }
+
+    fn checked(reference: &Reference, raw: RawManifest) -> Result<Fetched, Error> {
+        // A tag's answer that names its digest is held to it; the client will ask for that digest next.
+        let wanted = reference.digest().or(raw.digest);
+        let digest = match wanted {
+            Some(wanted) if Digest::of_with(wanted.algorithm(), &raw.bytes) != wanted => {
+                return Err(Error::WrongBytes { wanted });
+            }
+            Some(wanted) => wanted,
+            None => Digest::of(&raw.bytes),
+        };
+        let manifest = Manifest::parse(raw.bytes, &raw.content_type).map_err(|e| Error::NotAManifest(Arc::new(e)))?;
+        Ok(Fetched { digest, manifest })
+    }
+
+    /// Commits a manifest that has been published to its clients already, with the tag that it was asked by. A store
+    /// that can't take it (full, read-only) leaves the clients as they are: they have their answer.
+    pub(super) async fn keep_manifest(&self, repository: &RepositoryKey, fetched: Fetched, tag: Option<&Tag>) {
+        let (digest, size, media_type) = (fetched.digest, fetched.manifest.size(), fetched.manifest.media_type.clone());
+        let mut puts = vec![Put::Manifest { manifest: fetched.manifest, digest }];
+        puts.extend(tag.map(|tag| Put::Tag { tag: tag.clone(), digest, media_type, size, pusher: None }));
+        if let Err(error) = self.store.commit(repository, Origin::Proxied, puts).await {
+            tracing::warn!(%repository, %digest, error = %crate::telemetry::chain(&error), "a manifest was served and could not be kept");
+        }
+        self.grown.notify_one();
+    }
+}

@@ -1,0 +1,208 @@
+//! The read-through cache: answers from the store, else fills from the upstream. The heart of larder.
+//!
+//! It does not know HTTP: what a client may learn of an [`Error`] is decided in `api`. It is opened with a [`Grant`]
+//! only. Whatever moves bytes from an upstream to the store is in `fill`.
+
+mod ahead;
+mod blob;
+mod claims;
+mod error;
+pub mod evict;
+mod fill;
+mod fills;
+mod flight;
+pub mod freshness;
+mod listing;
+mod manifest;
+mod pass;
+mod status;
+mod tag;
+
+use quick_cache::sync::Cache as Bounded;
+use std::sync::Arc;
+use tokio::sync::Notify;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::config::limits::Limits;
+use crate::oci::Digest;
+use crate::oci::Reference;
+use crate::oci::RepositoryKey;
+use crate::oci::Tag;
+use crate::repository::Proxied;
+use crate::repository::Repositories;
+use crate::repository::Repository;
+use crate::store::Held;
+use crate::store::Store;
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+use crate::upstream::Ask;
+use crate::upstream::Identity;
+use crate::upstream::Priority;
+
+pub use blob::Blob;
+pub use error::Error;
+pub use listing::Listed;
+pub use manifest::ManifestBody;
+pub use status::CacheStatus;
+pub use status::Source;
+pub use tag::Refreshed;
+
+use fills::Fills;
+use flight::Flights;
+
+/// How many sizes of blobs, as manifests name them, are remembered.
+const EXPECTED_MAX: usize = 100_000;
+
+/// Something served, and how it came to be.
+#[derive(Clone, Debug)]
+pub struct Served<T> {
+    /// The thing.
+    pub content: T,
+    /// How it came to be.
+    pub status: CacheStatus,
+}
+
+/// The cache. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    store: Store,
+    repositories: Arc<Repositories>,
+    clock: Clock,
+    tasks: Tasks,
+    metrics: Arc<Metrics>,
+    fills: Fills,
+    /// Manifests being fetched by digest.
+    manifests: Flights<(RepositoryKey, Digest), Result<ManifestBody, Error>>,
+    /// Tags being looked up.
+    tags: Flights<(RepositoryKey, Tag), Result<Refreshed, Error>>,
+    /// Blobs being confirmed by a repository's upstream.
+    confirmations: Flights<(RepositoryKey, Digest), Result<u64, Error>>,
+    /// What an upstream said is absent, and when.
+    absent: Arc<Bounded<(RepositoryKey, Reference), Instant>>,
+    /// The sizes of blobs as the repository's manifests name them.
+    expected: Arc<Bounded<(RepositoryKey, Digest), u64>>,
+    /// Manifests whose blobs were seen to be here or begun.
+    looked_after: Arc<Bounded<(RepositoryKey, Digest), ()>>,
+    ahead: Arc<Semaphore>,
+    grown: Arc<Notify>,
+    limits: Limits,
+}
+
+impl Cache {
+    /// A cache over `store` and the repositories' upstreams.
+    pub fn new(
+        store: Store,
+        repositories: Arc<Repositories>,
+        clock: Clock,
+        tasks: Tasks,
+        metrics: Arc<Metrics>,
+        limits: Limits,
+    ) -> Self {
+        let grown = Arc::new(Notify::new());
+        Self {
+            fills: Fills::new(store.clone(), tasks.clone(), Arc::clone(&metrics), &limits, Arc::clone(&grown)),
+            manifests: Flights::new(tasks.clone()),
+            tags: Flights::new(tasks.clone()),
+            confirmations: Flights::new(tasks.clone()),
+            absent: Arc::new(Bounded::new(limits.absent_entries as usize)),
+            expected: Arc::new(Bounded::new(EXPECTED_MAX)),
+            looked_after: Arc::new(Bounded::new(EXPECTED_MAX)),
+            ahead: Arc::new(Semaphore::new(limits.prefetch as usize)),
+            grown,
+            store,
+            repositories,
+            clock,
+            tasks,
+            metrics,
+            limits,
+        }
+    }
+
+    /// How many fills are under way.
+    pub fn fills(&self) -> usize {
+        self.fills.count()
+    }
+
+    /// The proxied repository behind a key.
+    fn proxied(&self, repository: &RepositoryKey) -> Result<Proxied, Unproxied> {
+        match self.repositories.resolve(repository) {
+            Ok(Repository::Proxied(proxied)) => Ok(proxied),
+            // What is hosted and not held is nowhere.
+            Ok(Repository::Hosted(_)) => Err(Unproxied::Hosted),
+            Err(refused) => Err(Unproxied::Refused(refused.into())),
+        }
+    }
+
+    async fn held(&self, repository: &RepositoryKey, digest: &Digest) -> Result<Option<Arc<Held>>, Error> {
+        if let Some(held) = self.store.peek(repository, digest) {
+            return Ok(Some(held));
+        }
+        Ok(self.store.held(repository, digest).await?)
+    }
+
+    fn ask(repository: &RepositoryKey, priority: Priority) -> Ask {
+        Ask { name: repository.name.clone(), priority, identity: Identity::Configured, within: None }
+    }
+
+    /// Answers from memory that a thing is absent, where the upstream said so a moment ago.
+    fn check_absent(&self, repository: &RepositoryKey, reference: impl Into<Wanted>) -> Result<(), Error> {
+        let Wanted(reference, error) = reference.into();
+        match self.absent.get(&(repository.clone(), reference)) {
+            Some(since) if since.elapsed() < self.limits.absent => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Remembers that a thing is absent, where that is what the error says; passes the error on.
+    fn noted_absent(&self, repository: &RepositoryKey, reference: impl Into<Wanted>, error: Error) -> Error {
+        if matches!(error, Error::ManifestUnknown | Error::BlobUnknown) {
+            self.absent.insert((repository.clone(), reference.into().0), Instant::now());
+        }
+        error
+    }
+}
+
+/// A thing that was asked for, and the error that says that it is absent.
+struct Wanted(Reference, Error);
+
+impl From<&Digest> for Wanted {
+    fn from(digest: &Digest) -> Self {
+        Self(Reference::Digest(*digest), Error::BlobUnknown)
+    }
+}
+
+impl From<&Reference> for Wanted {
+    fn from(reference: &Reference) -> Self {
+        Self(reference.clone(), Error::ManifestUnknown)
+    }
+}
+
+impl From<&Tag> for Wanted {
+    fn from(tag: &Tag) -> Self {
+        Self(Reference::Tag(tag.clone()), Error::ManifestUnknown)
+    }
+}
+
+/// Why a repository has no upstream to ask.
+enum Unproxied {
+    Hosted,
+    Refused(Error),
+}
+
+impl Unproxied {
+    fn or_blob_unknown(self) -> Error {
+        match self {
+            Self::Hosted => Error::BlobUnknown,
+            Self::Refused(error) => error,
+        }
+    }
+
+    fn or_manifest_unknown(self) -> Error {
+        match self {
+            Self::Hosted => Error::ManifestUnknown,
+            Self::Refused(error) => error,
+        }
+    }
+}

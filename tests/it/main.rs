@@ -1,0 +1,17 @@
+//! larder as a whole, in this process, before a scripted upstream. The names of the tests are what must hold.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    clippy::string_slice,
+    unreachable_pub,
+    reason = "tests end when something is not as it should be"
+)]
+
+mod freshness;
+mod outage;
+mod pull;
+mod resume;
+mod single_flight;
+mod specification;
+mod support;

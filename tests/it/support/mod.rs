@@ -1,0 +1,11 @@
+//! What the integration tests share: larder itself in this process, a scripted upstream, images, a client.
+
+pub mod client;
+pub mod images;
+pub mod larder;
+pub mod upstream;
+
+pub use client::Answer;
+pub use larder::Larder;
+pub use upstream::Fault;
+pub use upstream::Upstream;
