@@ -173,7 +173,7 @@ mod tests {
         let folder = root.path().join("etc/docker");
         std::fs::create_dir_all(&folder).expect("a folder");
         std::fs::write(folder.join("daemon.json"), "{\"debug\":true}").expect("written");
-        let console = Console::of_process(false, true);
+        let console = Console::kept(false);
         let file = client::generate(Kind::Docker, &target());
         for _ in 0..2 {
             assert_eq!(write(&file, &target(), root.path(), &console).expect("written"), Outcome::Done);
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn a_file_that_is_the_clients_own_is_never_overwritten() {
         let root = tempfile::tempdir().expect("a folder");
-        let console = Console::of_process(false, true);
+        let console = Console::kept(false);
         let file = client::generate(Kind::Buildkit, &target());
         assert!(write(&file, &target(), root.path(), &console).is_ok());
         assert!(write(&file, &target(), root.path(), &console).is_ok(), "the same content is no conflict");

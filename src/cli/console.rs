@@ -10,6 +10,17 @@ pub(super) struct Console {
     pub(super) json: bool,
     quiet: bool,
     errors: Errors,
+    results: Results,
+}
+
+/// Where results go.
+#[derive(Debug, Clone)]
+enum Results {
+    /// To standard output.
+    Output,
+    /// Into a text, for tests of what a command says.
+    #[cfg(test)]
+    Text(std::sync::Arc<std::sync::Mutex<String>>),
 }
 
 /// Where standard error leads.
@@ -32,7 +43,22 @@ impl Console {
             (true, false) => Errors::Plain,
             (true, true) => Errors::Coloured,
         };
-        Self { json, quiet, errors }
+        Self { json, quiet, errors, results: Results::Output }
+    }
+
+    /// A console whose results are kept, for tests.
+    #[cfg(test)]
+    pub(super) fn kept(json: bool) -> Self {
+        Self { json, quiet: true, errors: Errors::Redirected, results: Results::Text(std::sync::Arc::default()) }
+    }
+
+    /// The results so far.
+    #[cfg(test)]
+    pub(super) fn said(&self) -> String {
+        match &self.results {
+            Results::Output => String::new(),
+            Results::Text(text) => text.lock().expect("no test panics while it holds this").clone(),
+        }
     }
 
     /// Whether results are read by a person at a terminal.
@@ -41,14 +67,21 @@ impl Console {
     }
 
     /// Prints a result, with one line break at its end. Who reads it may be gone (`| head`): that is no fault.
-    #[expect(clippy::unused_self, reason = "results go through the console like everything else")]
     pub(super) fn result(&self, text: &str) {
-        let mut out = std::io::stdout().lock();
-        let _ = out.write_all(text.as_bytes());
-        if !text.ends_with('\n') {
-            let _ = out.write_all(b"\n");
+        let line_break = if text.ends_with('\n') { "" } else { "\n" };
+        match &self.results {
+            Results::Output => {
+                let mut out = std::io::stdout().lock();
+                let _ = write!(out, "{text}{line_break}");
+                let _ = out.flush();
+            }
+            #[cfg(test)]
+            Results::Text(kept) => {
+                let mut kept = kept.lock().expect("no test panics while it holds this");
+                kept.push_str(text);
+                kept.push_str(line_break);
+            }
         }
-        let _ = out.flush();
     }
 
     /// Prints a JSON document as a result: one for people to read, or one line where several follow each other.

@@ -201,43 +201,4 @@ impl Global {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::CommandLine;
-    use super::Error;
-    use clap::CommandFactory;
-    use clap::Parser;
-
-    #[test]
-    fn verify_cli() {
-        CommandLine::command().debug_assert();
-    }
-
-    #[test]
-    fn global_flags_stand_before_or_after_the_command() {
-        for line in [["larder", "--json", "--config", "x", "status"], ["larder", "status", "--json", "--config", "x"]] {
-            let parsed = CommandLine::try_parse_from(line).expect("parsed");
-            assert!(parsed.global.json && parsed.global.config.is_some(), "{line:?}");
-        }
-    }
-
-    #[test]
-    fn a_mistyped_command_is_answered_with_the_nearest() {
-        let error = CommandLine::try_parse_from(["larder", "srve"]).expect_err("no such command");
-        assert!(error.to_string().contains("'serve'"), "{error}");
-        assert_eq!(error.exit_code(), 2);
-    }
-
-    #[test]
-    fn exit_codes_are_those_of_the_manual() {
-        let nobody =
-            Error::Nobody { address: String::new(), flag: "--admin", source: std::io::Error::other("refused") };
-        for (error, code) in [
-            (Error::Usage(String::new()), 2),
-            (nobody, 3),
-            (Error::Refused(String::new()), 1),
-            (Error::Server(String::new()), 1),
-        ] {
-            assert_eq!(error.exit_code(), std::process::ExitCode::from(code), "{error:?}");
-        }
-    }
-}
+mod tests;
