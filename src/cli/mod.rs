@@ -166,7 +166,7 @@ fn perform(line: &CommandLine, console: &Console) -> Result<Outcome, Error> {
         Command::Serve(arguments) => serve::run(arguments, global, console),
         Command::Check(arguments) => check::run(arguments, global, console),
         Command::ClientConfig(arguments) => client_config::run(arguments, global, console),
-        Command::Rebuild(arguments) => rebuild::run(arguments, global, console),
+        Command::Rebuild(arguments) => block_on(rebuild::run(arguments, global, console)),
         Command::Completions(arguments) => Ok(completions::run(arguments, console)),
         Command::Doctor(arguments) => block_on(doctor::run(arguments, global, console)),
         Command::Ls(arguments) => block_on(ls::run(arguments, global, console)),
@@ -185,6 +185,21 @@ fn block_on(command: impl Future<Output = Result<Outcome, Error>>) -> Result<Out
         .build()
         .map_err(|source| Error::File { doing: "starting the runtime".to_owned(), source })?;
     runtime.block_on(command)
+}
+
+/// An error with all its causes in one line.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        // Some errors repeat their source in their own message.
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        next = cause.source();
+    }
+    text
 }
 
 impl Global {

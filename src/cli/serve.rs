@@ -15,6 +15,7 @@ use super::Console;
 use super::Error;
 use super::Global;
 use super::Outcome;
+use super::causes;
 use super::holder;
 
 #[derive(Debug, clap::Args)]
@@ -61,18 +62,9 @@ fn addresses(config: &Config) -> Vec<(SocketAddr, &'static str)> {
 
 /// The whole of an error; where an address is in use, with the program that holds it and the way to another.
 fn explain(error: &(dyn std::error::Error + 'static), addresses: &[(SocketAddr, &'static str)]) -> Error {
-    let mut text = error.to_string();
-    let mut in_use = is_in_use(error);
-    let mut next = error.source();
-    while let Some(cause) = next {
-        in_use |= is_in_use(cause);
-        // Some errors repeat their source in their own message.
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        next = cause.source();
-    }
+    let mut text = causes(error);
+    let mut chain = std::iter::successors(Some(error), |error| error.source());
+    let in_use = chain.any(is_in_use);
     if in_use {
         for (address, flag) in addresses {
             if let Some(holder) = holder::of(*address) {

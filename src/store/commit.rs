@@ -118,7 +118,7 @@ impl Inner {
                     let key = self.key_for(&digest).await?;
                     let facts = truth::facts(&manifest, digest);
                     links.push((link(key, manifest.size(), truth::kind(&manifest), origin, now), Some(facts)));
-                    plan.bytes.push((key, self.spool.stage(manifest.bytes, digest).await.map_err(Error::Bytes)?));
+                    plan.bytes.push((key, self.spool.stage(manifest.bytes, digest).await?));
                 }
                 Put::Tag { tag, digest, media_type, size, pusher } => {
                     let meant = Meant { digest, media_type, size, pusher };

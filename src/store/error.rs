@@ -5,6 +5,7 @@ use crate::oci::RepositoryKey;
 use crate::oci::Tag;
 
 use super::index;
+use super::spool;
 use super::tree;
 
 /// Why the store can't answer. Absence is never an error: it is `Ok(None)`, and said only when it is established.
@@ -12,10 +13,10 @@ use super::tree;
 pub enum Error {
     /// The reserve of the file system is reached: no bytes and no records are taken until there is room again.
     #[error("the store is full")]
-    Full(#[source] Option<tree::Error>),
+    Full(#[source] Option<Source>),
     /// The file system takes no writes.
     #[error("the store is read-only")]
-    ReadOnly(#[source] Option<tree::Error>),
+    ReadOnly(#[source] Option<Source>),
     /// The index is being rebuilt, and this can't be told from the tree by name.
     #[error("the index is being rebuilt")]
     Incomplete,
@@ -46,11 +47,42 @@ pub enum Error {
     #[error("the index failed")]
     Index(#[source] index::Error),
     /// Bytes could not be staged or read.
-    #[error("bytes could not be staged or read")]
-    Bytes(#[source] std::io::Error),
+    #[error("bytes could not be staged")]
+    Spool(#[source] spool::Error),
+    /// The file system could not be looked at, or the folder not be locked.
+    #[error("{doing}")]
+    Folder {
+        /// What was being done.
+        doing: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
     /// Work was given up because larder stops.
     #[error("the store is being closed")]
     Closed,
+}
+
+/// What showed that there is no room.
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// Whether the error says that there is no room, or that the file system takes no writes.
+fn of_room(kind: std::io::ErrorKind) -> Option<fn(Option<Source>) -> Error> {
+    use std::io::ErrorKind;
+    match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Some(Error::Full),
+        ErrorKind::ReadOnlyFilesystem => Some(Error::ReadOnly),
+        _ => None,
+    }
+}
+
+impl From<spool::Error> for Error {
+    fn from(error: spool::Error) -> Self {
+        match of_room(error.source.kind()) {
+            Some(room) => room(Some(error.into())),
+            None => Self::Spool(error),
+        }
+    }
 }
 
 impl From<index::Error> for Error {
@@ -65,14 +97,13 @@ impl From<index::Error> for Error {
 
 impl From<tree::Error> for Error {
     fn from(error: tree::Error) -> Self {
-        use std::io::ErrorKind;
-        match &error {
-            tree::Error::Io { source, .. } => match source.kind() {
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full(Some(error)),
-                ErrorKind::ReadOnlyFilesystem => Self::ReadOnly(Some(error)),
-                _ => Self::Tree(error),
-            },
-            tree::Error::Record(_) => Self::Tree(error),
+        let room = match &error {
+            tree::Error::Io { source, .. } => of_room(source.kind()),
+            tree::Error::Record(_) => None,
+        };
+        match room {
+            Some(room) => room(Some(error.into())),
+            None => Self::Tree(error),
         }
     }
 }

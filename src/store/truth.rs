@@ -96,7 +96,10 @@ pub(super) async fn read(range: FileRange) -> Result<Bytes> {
         range.file.read_exact_at(&mut bytes, range.offset)?;
         Ok(bytes.into())
     };
-    tokio::task::spawn_blocking(read).await.map_err(|_| Error::Closed)?.map_err(Error::Bytes)
+    tokio::task::spawn_blocking(read)
+        .await
+        .map_err(|_| Error::Closed)?
+        .map_err(|source| Error::Folder { doing: "reading stored bytes".to_owned(), source })
 }
 
 /// What the index keeps of a manifest.

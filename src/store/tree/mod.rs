@@ -1,5 +1,6 @@
 //! The object tree: bytes and records, the truth of the store.
 
+pub(crate) mod filesystem;
 pub mod records;
 
 use std::fmt::Debug;

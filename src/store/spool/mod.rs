@@ -1,0 +1,212 @@
+//! Bytes being written: appended, hashed, followed while they grow, sealed into [`Verified`].
+//!
+//! `spool/` lies on the file system of `blobs/`, so that sealing needs no copy, and holds `fills/` and `uploads/` and
+//! nothing else. Only this module can make a [`Verified`]: bytes reach the tree in no other way.
+
+mod extents;
+mod follow;
+mod spooled;
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use rustix::fs::FallocateFlags;
+
+use crate::oci::Algorithm;
+use crate::oci::Digest;
+
+pub use spooled::Progress;
+pub use spooled::SealError;
+pub use spooled::Spooled;
+pub use spooled::State;
+
+/// The last bytes of a blob, which nobody gets before its digest is known to be right: so a wrong blob is a broken
+/// transfer, never a complete one.
+pub const HELD_BACK_BYTES: u64 = 64 << 10;
+
+/// Why bytes can't be staged.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}")]
+pub struct Error {
+    /// What was being done.
+    pub doing: &'static str,
+    /// Why it failed.
+    #[source]
+    pub source: io::Error,
+}
+
+impl Error {
+    fn new(doing: &'static str, source: io::Error) -> Self {
+        Self { doing, source }
+    }
+}
+
+/// What a file in the spool is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Area {
+    /// Bytes that come from an upstream: gone at the next start.
+    Fills,
+    /// Bytes that a client uploads: they survive.
+    Uploads,
+}
+
+/// The folder of bytes being written. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Spool(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    fills: PathBuf,
+    uploads: PathBuf,
+    next: AtomicU64,
+    /// Bytes that the files of the spool take or will take.
+    bytes: AtomicU64,
+}
+
+impl Spool {
+    /// Opens the spool in `folder`, and removes what fills of an earlier process left.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        let (fills, uploads) = (folder.join("fills"), folder.join("uploads"));
+        for area in [&fills, &uploads] {
+            std::fs::create_dir_all(area).map_err(|e| Error::new("making the spool", e))?;
+        }
+        for entry in std::fs::read_dir(&fills).map_err(|e| Error::new("reading the spool", e))? {
+            let left = entry.and_then(|entry| std::fs::remove_file(entry.path()));
+            // A full or read-only file system keeps them: they are in nobody's way.
+            if let Err(error) = left {
+                tracing::warn!(%error, "a file that an earlier fill left could not be removed");
+            }
+        }
+        Ok(Self(Arc::new(Shared { fills, uploads, next: AtomicU64::new(0), bytes: AtomicU64::new(0) })))
+    }
+
+    /// Begins a file. Where the size is known its room is reserved at once, so that a full disk shows before anybody was
+    /// promised anything.
+    pub async fn create(&self, area: Area, size: Option<u64>, algorithm: Algorithm) -> Result<Arc<Spooled>, Error> {
+        let spool = self.clone();
+        on_the_pool(move || {
+            let staged = spool.begin(area, size)?;
+            Ok(Arc::new(Spooled::new(staged, size, algorithm)))
+        })
+        .await
+    }
+
+    /// Stages bytes that are whole already and were found to have this digest: manifests.
+    pub async fn stage(&self, bytes: Bytes, digest: Digest) -> Result<Verified, Error> {
+        let spool = self.clone();
+        on_the_pool(move || {
+            if Digest::of_with(digest.algorithm(), &bytes) != digest {
+                return Err(Error::new("staging bytes", io::Error::other("the bytes have another digest")));
+            }
+            let size = bytes.len() as u64;
+            let staged = spool.begin(Area::Fills, Some(size))?;
+            staged.file.write_all_at(&bytes, 0).map_err(|e| Error::new("writing a staged file", e))?;
+            Ok(Verified { staged, digest, size })
+        })
+        .await
+    }
+
+    /// Bytes that the files of the spool take or will take.
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    fn begin(&self, area: Area, size: Option<u64>) -> Result<Staged, Error> {
+        let folder = match area {
+            Area::Fills => &self.0.fills,
+            Area::Uploads => &self.0.uploads,
+        };
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!("{}-{number}", std::process::id()));
+        let file = File::options().read(true).write(true).create_new(true).open(&path);
+        let file = Arc::new(file.map_err(|e| Error::new("making a file in the spool", e))?);
+        let mut staged = Staged { file, path: Some(path), spool: Arc::clone(&self.0), bytes: 0 };
+        if let Some(size) = size.filter(|s| *s > 0) {
+            match rustix::fs::fallocate(&staged.file, FallocateFlags::KEEP_SIZE, 0, size) {
+                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+                Err(error) => return Err(Error::new("reserving room in the spool", error.into())),
+            }
+            staged.grow_to(size);
+        }
+        Ok(staged)
+    }
+}
+
+/// A file of the spool; removed when it is dropped, unless it was published.
+#[derive(Debug)]
+struct Staged {
+    file: Arc<File>,
+    /// None once it was published.
+    path: Option<PathBuf>,
+    spool: Arc<Shared>,
+    bytes: u64,
+}
+
+impl Staged {
+    fn grow_to(&mut self, bytes: u64) {
+        if bytes > self.bytes {
+            self.spool.bytes.fetch_add(bytes - self.bytes, Ordering::Relaxed);
+            self.bytes = bytes;
+        }
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        self.spool.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        if let Some(path) = &self.path
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::warn!(%error, "a file of the spool could not be removed");
+        }
+    }
+}
+
+/// Bytes whose digest was computed and found right: what the tree takes.
+#[derive(Debug)]
+pub struct Verified {
+    staged: Staged,
+    digest: Digest,
+    size: u64,
+}
+
+impl Verified {
+    /// Their digest.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Their count.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The open file: its descriptor stays good when it is renamed.
+    pub(super) fn file(&self) -> &Arc<File> {
+        &self.staged.file
+    }
+
+    /// Makes the file `target`, by renaming it. The caller has its bytes on disk before, and the folder after.
+    pub(super) fn rename_to(mut self, target: &Path) -> io::Result<Arc<File>> {
+        if let Some(path) = &self.staged.path {
+            std::fs::rename(path, target)?;
+        }
+        self.staged.path = None;
+        Ok(Arc::clone(&self.staged.file))
+    }
+}
+
+/// Runs blocking work; a panic in it goes on in the caller.
+async fn on_the_pool<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::new("working on the spool", io::Error::other(e)))?
+}
+
+#[cfg(test)]
+mod tests;
