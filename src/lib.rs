@@ -8,6 +8,7 @@
 //! [`cache`] answers from [`store`], or fills from [`upstream`] into a spool that every client follows.
 
 pub mod access;
+pub mod api;
 pub mod body;
 pub mod cache;
 pub mod cli;
@@ -16,6 +17,7 @@ pub mod config;
 pub mod oci;
 pub mod pattern;
 pub mod repository;
+pub mod server;
 pub mod store;
 pub mod tasks;
 pub mod telemetry;
