@@ -7,18 +7,35 @@
 //! A pull goes four hops down and comes back one way: [`api`] parses the request and asks [`access`] for a `Grant`;
 //! [`cache`] answers from [`store`], or fills from [`upstream`] into a spool that every client follows.
 
+#[cfg(feature = "server")]
 pub mod access;
-pub mod api;
+#[cfg(feature = "server")]
 pub mod body;
+#[cfg(feature = "server")]
 pub mod cache;
+#[cfg(feature = "server")]
 pub mod cli;
+#[cfg(feature = "server")]
 pub mod clock;
+#[cfg(feature = "server")]
 pub mod config;
 pub mod oci;
 pub mod pattern;
+#[cfg(feature = "server")]
 pub mod repository;
-pub mod server;
+#[cfg(feature = "server")]
 pub mod store;
+#[cfg(feature = "server")]
 pub mod tasks;
+#[cfg(feature = "server")]
 pub mod telemetry;
+#[cfg(feature = "server")]
 pub mod upstream;
+
+/// Without the server only what is pure is there: what the fuzz targets need, built in seconds.
+#[cfg(not(feature = "server"))]
+pub mod repository {
+    pub mod names;
+
+    pub use names::Spelling;
+}
