@@ -187,21 +187,6 @@ fn block_on(command: impl Future<Output = Result<Outcome, Error>>) -> Result<Out
     runtime.block_on(command)
 }
 
-/// An error with all its causes in one line.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        // Some errors repeat their source in their own message.
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        next = cause.source();
-    }
-    text
-}
-
 impl Global {
     /// Where the configuration comes from.
     fn sources(&self) -> Sources {

@@ -10,12 +10,12 @@ use crate::store::Store;
 use crate::store::StoreOptions;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
+use crate::telemetry::chain;
 
 use super::Console;
 use super::Error;
 use super::Global;
 use super::Outcome;
-use super::causes;
 use super::console::size;
 
 #[derive(Debug, clap::Args)]
@@ -35,7 +35,7 @@ pub(super) async fn run(arguments: &Arguments, global: &Global, console: &Consol
     let tasks = Tasks::new();
     let outcome = rebuild(&config, &tasks, console).await;
     tasks.stop().await;
-    outcome.map_err(|error| Error::Server(causes(&error)))
+    outcome.map_err(|error| Error::Server(chain(&error)))
 }
 
 async fn rebuild(config: &Config, tasks: &Tasks, console: &Console) -> Result<Outcome, crate::store::Error> {

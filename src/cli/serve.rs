@@ -10,12 +10,12 @@ use tokio::sync::watch;
 use crate::config;
 use crate::config::Config;
 use crate::config::Reload;
+use crate::telemetry::chain;
 
 use super::Console;
 use super::Error;
 use super::Global;
 use super::Outcome;
-use super::causes;
 use super::holder;
 
 #[derive(Debug, clap::Args)]
@@ -62,9 +62,8 @@ fn addresses(config: &Config) -> Vec<(SocketAddr, &'static str)> {
 
 /// The whole of an error; where an address is in use, with the program that holds it and the way to another.
 fn explain(error: &(dyn std::error::Error + 'static), addresses: &[(SocketAddr, &'static str)]) -> Error {
-    let mut text = causes(error);
-    let mut chain = std::iter::successors(Some(error), |error| error.source());
-    let in_use = chain.any(is_in_use);
+    let mut text = chain(error);
+    let in_use = std::iter::successors(Some(error), |error| error.source()).any(is_in_use);
     if in_use {
         for (address, flag) in addresses {
             if let Some(holder) = holder::of(*address) {
