@@ -10,6 +10,8 @@
 #[cfg(feature = "server")]
 pub mod access;
 #[cfg(feature = "server")]
+pub mod api;
+#[cfg(feature = "server")]
 pub mod body;
 #[cfg(feature = "server")]
 pub mod cache;
@@ -23,6 +25,8 @@ pub mod oci;
 pub mod pattern;
 #[cfg(feature = "server")]
 pub mod repository;
+#[cfg(feature = "server")]
+pub mod server;
 #[cfg(feature = "server")]
 pub mod store;
 #[cfg(feature = "server")]

@@ -18,6 +18,7 @@ use crate::upstream::Priority;
 use super::Cache;
 use super::Served;
 use super::error::Error;
+use super::fill;
 use super::fill::Fill;
 use super::fill::Order;
 use super::fill::Stage;
@@ -48,6 +49,9 @@ impl Cache {
         }
         let proxied = self.proxied(repository).map_err(|e| e.or_blob_unknown())?;
         self.check_absent(repository, digest)?;
+        if !fill::has_room(&self.store, self.expected.get(&(repository.clone(), *digest))) {
+            return self.pass_through(&proxied, repository, digest, range).await;
+        }
         for _ in 0..TRIES {
             let (fill, collapsed) = match self.join_fill(repository, &proxied, digest, Priority::Client).await? {
                 Some(joined) => joined,

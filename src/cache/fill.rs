@@ -21,6 +21,8 @@ use crate::oci::Digest;
 use crate::oci::RepositoryKey;
 use crate::oci::range::Extent;
 use crate::repository::Proxied;
+use crate::store;
+use crate::store::PressureState;
 use crate::store::Store;
 use crate::store::spool::Area;
 use crate::store::spool::SealError;
@@ -92,6 +94,9 @@ pub(super) struct Fill {
     ahead: Arc<Semaphore>,
     /// The repositories whose upstream confirmed that they have the blob: they get a link each.
     confirmed: Mutex<HashSet<RepositoryKey>>,
+    /// The spool of an earlier fill that broke. Nobody follows it before this fill's upstream has answered: the other
+    /// repository's permission is not this one's.
+    resumed: Mutex<Option<Arc<Spooled>>>,
     /// The validator of the first answer, for `If-Range`.
     validator: Mutex<Option<String>>,
 }
@@ -99,10 +104,10 @@ pub(super) struct Fill {
 impl Fill {
     /// A fill that has not begun; `resumed` is the spool of an earlier one that broke.
     pub(super) fn new(order: Order, resumed: Option<Arc<Spooled>>) -> Self {
-        let stage = resumed.map_or(Stage::Asking, Stage::Filling);
         Self {
             order,
-            stage: watch::Sender::new(stage),
+            stage: watch::Sender::new(Stage::Asking),
+            resumed: Mutex::new(resumed),
             claims: Mutex::default(),
             released: Notify::new(),
             ahead: Arc::new(Semaphore::new(AHEAD_FETCHES)),
@@ -219,13 +224,12 @@ impl Fill {
             tokio::pin!(released);
             released.as_mut().enable();
             let hole = match self.spooled() {
-                None => Some(Extent { start: 0, end: u64::MAX }),
+                None => self.first_hole(),
                 Some(spooled) => match spooled.missing(0) {
                     None => return Ok(spooled),
-                    hole => hole,
+                    Some(hole) => hole,
                 },
             };
-            let Some(hole) = hole else { continue };
             let end = (hole.end != u64::MAX).then_some(hole.end);
             let claimed = self.claims().claim(hole.start, end, 0);
             let Some(claimed) = claimed else {
@@ -237,6 +241,16 @@ impl Fill {
             self.release(claimed);
             outcome?;
         }
+    }
+
+    /// Where to begin: at the first byte that an earlier fill did not bring.
+    fn first_hole(&self) -> Extent {
+        let mut resumed = self.resumed.lock().unwrap_or_else(PoisonError::into_inner);
+        let hole = resumed.as_ref().and_then(|spooled| spooled.missing(0));
+        if hole.is_none() {
+            *resumed = None;
+        }
+        hole.unwrap_or(Extent { start: 0, end: u64::MAX })
     }
 
     /// Fetches one claim, taking it up again where it breaks.
@@ -306,7 +320,7 @@ impl Fill {
         if spooled.is_pending() {
             match tokio::time::timeout(BATCH_WAIT, body.next()).await {
                 Ok(next) => return Ok(next),
-                Err(_) => spooled.flush().await.map_err(crate::store::Error::from)?,
+                Err(_) => spooled.flush().await.map_err(store::Error::from)?,
             }
         }
         Ok(body.next().await)
@@ -333,7 +347,7 @@ impl Fill {
         }
         let length = chunk.len() as u64;
         if length > 0 {
-            spooled.write(*at, chunk).await.map_err(|e| Error::from(crate::store::Error::from(e)))?;
+            spooled.write(*at, chunk).await.map_err(|e| Error::from(store::Error::from(e)))?;
             *at += length;
         }
         Ok(self.claims().advance(claimed.id, *at).is_some_and(|end| *at >= end) || spooled.size() == Some(*at))
@@ -370,7 +384,16 @@ impl Fill {
             return Err(Error::TooLarge { size, limit: self.order.proxied.blob_bytes() });
         }
         *self.validator.lock().unwrap_or_else(PoisonError::into_inner) = validator;
-        match store.spool().create(Area::Fills, size, self.order.digest.algorithm()).await {
+        let resumed = self.resumed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let made = match resumed {
+            Some(resumed) => match (resumed.size(), size) {
+                (Some(wanted), Some(got)) if wanted != got => return Err(Error::WrongSize { wanted, got }),
+                _ => Ok(resumed),
+            },
+            None if !has_room(store, size) => Err(store::Error::Full(None)),
+            None => store.spool().create(Area::Fills, size, self.order.digest.algorithm()).await.map_err(Into::into),
+        };
+        match made {
             Ok(spooled) => {
                 self.confirm(&self.order.repository);
                 self.stage.send_replace(Stage::Filling(Arc::clone(&spooled)));
@@ -378,7 +401,7 @@ impl Fill {
             }
             Err(error) => {
                 self.stage.send_replace(Stage::NoRoom);
-                Err(crate::store::Error::from(error).into())
+                Err(error.into())
             }
         }
     }
@@ -390,7 +413,13 @@ impl Fill {
                 Error::WrongBytes { wanted: self.order.digest }
             }
             SealError::Short { .. } => Error::BrokenOff,
-            SealError::Spool(error) => crate::store::Error::from(error).into(),
+            SealError::Spool(error) => store::Error::from(error).into(),
         })
     }
+}
+
+/// Whether a blob of this size may be taken; one of unknown size where there is any room.
+pub(super) fn has_room(store: &Store, size: Option<u64>) -> bool {
+    let pressure = *store.pressure().borrow();
+    pressure.state == PressureState::Ok && pressure.free >= size.unwrap_or(0)
 }

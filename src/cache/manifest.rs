@@ -112,8 +112,12 @@ impl Cache {
         repository: &RepositoryKey,
         digest: &Digest,
     ) -> Result<Option<ManifestBody>, Error> {
-        let Some(held) = self.held(repository, digest).await? else { return Ok(None) };
-        let Some(body) = Self::manifest_of(&held) else { return Ok(None) };
+        let held = self.held(repository, digest).await?;
+        let Some(body) =
+            held.as_deref().and_then(Self::manifest_of).or_else(|| self.recent.get(&(repository.clone(), *digest)))
+        else {
+            return Ok(None);
+        };
         self.store.used(repository, digest, self.clock.now());
         Ok(Some(body))
     }
@@ -136,6 +140,7 @@ impl Cache {
         let fetched = Self::checked(reference, raw).inspect_err(|error| {
             tracing::warn!(%repository, %reference, error = %crate::telemetry::chain(error), "the upstream's manifest is not what was asked for; nothing is kept");
         })?;
+        self.recent.insert((repository.clone(), fetched.digest), fetched.body());
         for child in fetched.manifest.links.children() {
             self.expected.insert((repository.clone(), child.digest), child.size);
         }

@@ -18,6 +18,7 @@ mod pass;
 mod status;
 mod tag;
 
+use quick_cache::Weighter;
 use quick_cache::sync::Cache as Bounded;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -55,6 +56,20 @@ use flight::Flights;
 /// How many sizes of blobs, as manifests name them, are remembered.
 const EXPECTED_MAX: usize = 100_000;
 
+/// How many manifests that came a moment ago are remembered, and how many bytes of them.
+const RECENT_MAX: usize = 256;
+const RECENT_BYTES: u64 = 16 << 20;
+
+/// Weighs a manifest by its bytes.
+#[derive(Clone, Debug)]
+struct BodyBytes;
+
+impl Weighter<(RepositoryKey, Digest), ManifestBody> for BodyBytes {
+    fn weight(&self, _: &(RepositoryKey, Digest), body: &ManifestBody) -> u64 {
+        body.bytes.len() as u64 + 256
+    }
+}
+
 /// Something served, and how it came to be.
 #[derive(Clone, Debug)]
 pub struct Served<T> {
@@ -83,6 +98,8 @@ pub struct Cache {
     absent: Arc<Bounded<(RepositoryKey, Reference), Instant>>,
     /// The sizes of blobs as the repository's manifests name them.
     expected: Arc<Bounded<(RepositoryKey, Digest), u64>>,
+    /// Manifests that came a moment ago: their commit may be under way, or the store have no room for them.
+    recent: Arc<Bounded<(RepositoryKey, Digest), ManifestBody, BodyBytes>>,
     /// Manifests whose blobs were seen to be here or begun.
     looked_after: Arc<Bounded<(RepositoryKey, Digest), ()>>,
     ahead: Arc<Semaphore>,
@@ -108,6 +125,7 @@ impl Cache {
             confirmations: Flights::new(tasks.clone()),
             absent: Arc::new(Bounded::new(limits.absent_entries as usize)),
             expected: Arc::new(Bounded::new(EXPECTED_MAX)),
+            recent: Arc::new(Bounded::with_weighter(RECENT_MAX, RECENT_BYTES, BodyBytes)),
             looked_after: Arc::new(Bounded::new(EXPECTED_MAX)),
             ahead: Arc::new(Semaphore::new(limits.prefetch as usize)),
             grown,

@@ -46,6 +46,7 @@ pub use held::HeldBytes;
 pub use held::TagState;
 pub use index::Page;
 pub use space::Pressure;
+pub use space::PressureState;
 pub use spool::Spool;
 pub use spool::Verified;
 pub use tree::BlobKey;

@@ -123,6 +123,7 @@ impl Cache {
         for digest in &victim.links {
             // It is looked after again when it comes back.
             self.looked_after.remove(&(victim.repository.clone(), *digest));
+            self.recent.remove(&(victim.repository.clone(), *digest));
         }
         self.store.evict(&victim.repository, tags.chain(links).collect()).await
     }

@@ -1,0 +1,147 @@
+//! What a client may learn of a failure: every error of the domain becomes a status, a code of the specification and a
+//! sentence here, in total matches, so that a new kind of error does not compile until somebody decides.
+//!
+//! Answers of 5xx carry no internal text; the causes go to the log, once. "Unknown" and "not yours" are one answer.
+
+use http::StatusCode;
+
+use crate::access::Refusal;
+use crate::cache;
+use crate::oci::ErrorCode;
+use crate::repository::NameProblem;
+use crate::repository::Refused;
+use crate::store;
+use crate::upstream;
+use crate::upstream::Fault;
+
+use super::failure::Failure;
+use super::failure::SOON;
+use super::route::Problem;
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        let bad = |code, message| Self::new(StatusCode::BAD_REQUEST, code, message);
+        match problem {
+            Problem::Nowhere => {
+                Self::new(StatusCode::NOT_FOUND, ErrorCode::Unsupported, "there is nothing at this path")
+            }
+            Problem::Name => bad(ErrorCode::NameInvalid, "the name is not one of a repository"),
+            Problem::Tag => bad(ErrorCode::ManifestInvalid, "the reference is neither a tag nor a digest"),
+            Problem::Digest => bad(ErrorCode::DigestInvalid, "the digest is not one of sha256 or sha512"),
+            Problem::Query(_) => bad(ErrorCode::Unsupported, "a value of the query can't be meant"),
+            Problem::Method(allow) => Self::method(allow),
+        }
+    }
+}
+
+impl From<NameProblem> for Failure {
+    fn from(problem: NameProblem) -> Self {
+        match problem {
+            NameProblem::Unknown => Self::name_unknown(),
+            NameProblem::Invalid => Problem::Name.into(),
+        }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Unknown => Self::name_unknown(),
+            Refused::Denied => {
+                Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, "the repository is not to be pulled through larder")
+            }
+        }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unauthenticated => Self::unauthenticated(),
+            Refusal::Hidden => Self::name_unknown(),
+            Refusal::Denied => Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, "there is no right to do this"),
+            Refusal::Busy => {
+                let message = "too many passwords are being checked";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message).later(Some(SOON))
+            }
+            Refusal::Unavailable(error) => Self::from(&error),
+        }
+    }
+}
+
+impl From<&upstream::Error> for Failure {
+    fn from(error: &upstream::Error) -> Self {
+        let gateway = |status, message| Self::new(status, ErrorCode::Unavailable, message);
+        let wait = error.retry_after();
+        let failure = match error.fault() {
+            Fault::NoConnection(_) => {
+                gateway(StatusCode::SERVICE_UNAVAILABLE, "the upstream can't be reached").later(wait)
+            }
+            Fault::TimedOut => gateway(StatusCode::GATEWAY_TIMEOUT, "the upstream did not answer in time").later(wait),
+            Fault::Status(503) => gateway(StatusCode::SERVICE_UNAVAILABLE, "the upstream is not available").later(wait),
+            Fault::Status(_) => gateway(StatusCode::BAD_GATEWAY, "the upstream failed").later(wait),
+            Fault::RateLimited => {
+                let message = "the upstream's limit of requests is reached";
+                Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message).later(wait)
+            }
+            Fault::Unusable | Fault::AddressRefused => {
+                gateway(StatusCode::BAD_GATEWAY, "the upstream's answer can't be used")
+            }
+            Fault::Broken => gateway(StatusCode::BAD_GATEWAY, "the transfer from the upstream broke off"),
+            // Not the client's credential, so neither 401 nor 403.
+            Fault::CredentialRefused => gateway(StatusCode::BAD_GATEWAY, "the upstream refused larder's credential"),
+            Fault::Denied => Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, "the upstream denies access"),
+            Fault::NotAllowed => return Refused::Denied.into(),
+        };
+        failure.because(error)
+    }
+}
+
+impl From<&store::Error> for Failure {
+    fn from(error: &store::Error) -> Self {
+        let unavailable =
+            |message| Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message).later(None);
+        let failure = match error {
+            store::Error::Full(_) => unavailable("the store is full"),
+            store::Error::ReadOnly(_) => unavailable("the store is read-only"),
+            store::Error::Incomplete => unavailable("the index is being rebuilt"),
+            store::Error::Closed => unavailable("larder is stopping"),
+            store::Error::Missing { .. } => unavailable("bytes are missing from the store"),
+            store::Error::Damaged { .. }
+            | store::Error::Pushed { .. }
+            | store::Error::Tree(_)
+            | store::Error::Spool(_)
+            | store::Error::Folder { .. }
+            | store::Error::Index(_) => Self::internal(),
+        };
+        failure.because(error)
+    }
+}
+
+impl From<cache::Error> for Failure {
+    fn from(error: cache::Error) -> Self {
+        let unknown = |code, message| Self::new(StatusCode::NOT_FOUND, code, message);
+        let unusable = |message| Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, message);
+        let later = |message| Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message);
+        let failure = match &error {
+            cache::Error::ManifestUnknown => return unknown(ErrorCode::ManifestUnknown, "the manifest is not known"),
+            cache::Error::BlobUnknown => return unknown(ErrorCode::BlobUnknown, "the blob is not known"),
+            cache::Error::NoReferrers => {
+                return unknown(ErrorCode::Unsupported, "the upstream has no list of referrers");
+            }
+            cache::Error::Refused(refused) => return (**refused).into(),
+            cache::Error::Upstream(error) => return (&**error).into(),
+            cache::Error::Store(error) => return (&**error).into(),
+            cache::Error::Unsatisfiable { size } => return Self::unsatisfiable(*size),
+            cache::Error::WrongBytes { .. } | cache::Error::WrongSize { .. } => {
+                unusable("the upstream sent other bytes than were asked for")
+            }
+            cache::Error::NotAManifest(_) => unusable("the upstream's answer is not a manifest"),
+            cache::Error::TooLarge { .. } => unusable("the blob is larger than the configuration allows"),
+            cache::Error::BrokenOff => unusable("the transfer from the upstream broke off"),
+            cache::Error::Busy => later("too many transfers are under way").later(Some(SOON)),
+            cache::Error::Lost(_) => later("the request ended without an answer").later(Some(SOON)),
+        };
+        failure.because(&error)
+    }
+}
