@@ -112,6 +112,9 @@ impl From<&store::Error> for Failure {
             | store::Error::Tree(_)
             | store::Error::Spool(_)
             | store::Error::Folder { .. }
+            // These two stop a start; no request meets them.
+            | store::Error::InUse { .. }
+            | store::Error::Format { .. }
             | store::Error::Index(_) => Self::internal(),
         };
         failure.because(error)

@@ -58,6 +58,20 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// Another process has the folder.
+    #[error("another process has {}", folder.display())]
+    InUse {
+        /// The folder.
+        folder: std::path::PathBuf,
+    },
+    /// The folder is of a format that this version does not know.
+    #[error("{} is of a format that this version does not know: {format}", folder.display())]
+    Format {
+        /// The folder.
+        folder: std::path::PathBuf,
+        /// What it says of itself.
+        format: String,
+    },
     /// Work was given up because larder stops.
     #[error("the store is being closed")]
     Closed,
@@ -81,6 +95,21 @@ impl From<spool::Error> for Error {
         match of_room(error.source.kind()) {
             Some(room) => room(Some(error.into())),
             None => Self::Spool(error),
+        }
+    }
+}
+
+impl Error {
+    /// Whether a record of the tree is not what was written.
+    pub(super) fn is_damaged_record(&self) -> bool {
+        matches!(self, Self::Tree(tree::Error::Record(_)))
+    }
+
+    /// A fault of the folder itself.
+    pub(super) fn folder(doing: &str, source: std::io::Error) -> Self {
+        match of_room(source.kind()) {
+            Some(room) => room(Some(source.into())),
+            None => Self::Folder { doing: doing.to_owned(), source },
         }
     }
 }

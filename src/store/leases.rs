@@ -25,7 +25,6 @@ const LEASES_MAX: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Leases {
     time: Duration,
-    started: Instant,
     state: Mutex<State>,
     free: Notify,
 }
@@ -36,6 +35,8 @@ struct State {
     until: HashMap<Digest, Instant>,
     claimed: HashSet<Digest>,
     all_until: Option<Instant>,
+    /// The start, or the last rebuild.
+    started: Option<Instant>,
 }
 
 /// Keeps digests from being condemned, until it is dropped.
@@ -63,7 +64,8 @@ pub(super) enum Refetch {
 
 impl Leases {
     pub(super) fn new(time: Duration) -> Arc<Self> {
-        Arc::new(Self { time, started: Instant::now(), state: Mutex::default(), free: Notify::new() })
+        let state = State { started: Some(Instant::now()), ..State::default() };
+        Arc::new(Self { time, state: Mutex::new(state), free: Notify::new() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -109,13 +111,18 @@ impl Leases {
         true
     }
 
+    /// A rebuild ended: what kept its bytes before may not be known any more.
+    pub(super) fn restart(&self) {
+        self.state().started = Some(Instant::now());
+    }
+
     /// Claims `digest` for condemnation, unless a pin, a lease or the time since the start keeps it.
     pub(super) fn claim(self: &Arc<Self>, digest: Digest, refetch: Refetch) -> Option<Claim> {
         let now = Instant::now();
         let mut state = self.state();
         let leased = state.until.get(&digest).is_some_and(|until| *until > now)
             || state.all_until.is_some_and(|until| until > now);
-        let early = refetch == Refetch::Impossible && now < self.started + self.time;
+        let early = refetch == Refetch::Impossible && state.started.is_some_and(|started| now < started + self.time);
         if early || leased || state.pins.contains_key(&digest) || !state.claimed.insert(digest) {
             return None;
         }

@@ -22,6 +22,7 @@ use super::Result;
 use super::TagState;
 use super::Tagged;
 use super::index::BlobState;
+use super::index::TagRow;
 use super::names::Name;
 use super::repair;
 use super::tree::Kind;
@@ -101,15 +102,24 @@ impl Inner {
 
     pub(super) async fn tags(&self, of: &RepositoryKey, after: Option<&Tag>, limit: usize) -> Result<Page<Tagged>> {
         self.complete()?;
-        let page = self.index.tags(of, after, limit).await?;
-        let mut rows = Vec::with_capacity(page.rows.len());
-        for row in page.rows {
-            let name = Name::Tag(row.record.tag.clone());
-            let used = self.last_use(of, &name).await?;
-            let validated_at = self.uses.last_validation(of, &row.record.tag).unwrap_or_default().max(row.validated_at);
-            rows.push(Tagged { record: row.record, validated_at, used });
+        let (mut rows, mut after) = (Vec::new(), after.cloned());
+        loop {
+            let page = self.index.tags(of, after.as_ref(), limit - rows.len()).await?;
+            after = page.rows.last().map(|row| row.record.tag.clone());
+            for row in page.rows.into_iter().filter(|row| row.record.gone.is_none()) {
+                rows.push(self.tagged_row(of, row).await?);
+            }
+            if !page.more || rows.len() >= limit {
+                return Ok(Page { rows, more: page.more });
+            }
         }
-        Ok(Page { rows, more: page.more })
+    }
+
+    async fn tagged_row(&self, of: &RepositoryKey, row: TagRow) -> Result<Tagged> {
+        let name = Name::Tag(row.record.tag.clone());
+        let used = self.last_use(of, &name).await?;
+        let validated_at = self.uses.last_validation(of, &row.record.tag).unwrap_or_default().max(row.validated_at);
+        Ok(Tagged { record: row.record, validated_at, used })
     }
 
     pub(super) async fn referrers(
@@ -166,14 +176,20 @@ impl Inner {
 
     pub(super) async fn blobs(&self, after: Option<&BlobKey>, limit: usize) -> Result<Page<Blob>> {
         self.complete()?;
-        let page = self.index.blobs(after, limit).await?;
-        let rows = page.rows.into_iter().filter(|row| row.state != BlobState::Going).map(|row| Blob {
-            key: row.key,
-            size: row.size,
-            links: row.hosted.saturating_add(row.proxied),
-            hosted: row.hosted > 0,
-        });
-        Ok(Page { rows: rows.collect(), more: page.more })
+        let (mut rows, mut after) = (Vec::new(), after.copied());
+        loop {
+            let page = self.index.blobs(after.as_ref(), limit - rows.len()).await?;
+            after = page.rows.last().map(|row| row.key);
+            rows.extend(page.rows.into_iter().filter(|row| row.state != BlobState::Going).map(|row| Blob {
+                key: row.key,
+                size: row.size,
+                links: row.hosted.saturating_add(row.proxied),
+                hosted: row.hosted > 0,
+            }));
+            if !page.more || rows.len() >= limit {
+                return Ok(Page { rows, more: page.more });
+            }
+        }
     }
 
     pub(super) async fn holders(&self, key: &BlobKey, limit: usize) -> Result<Vec<RepositoryKey>> {

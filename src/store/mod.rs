@@ -6,6 +6,7 @@
 mod collect;
 mod commit;
 mod error;
+mod folder;
 mod held;
 mod hot;
 mod index;
@@ -23,6 +24,8 @@ mod uses;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -189,7 +192,14 @@ struct Inner {
     uses: uses::Uses,
     /// Read by each change; a rebuild writes its rows with it locked, so that it never puts an older record over a newer.
     gate: tokio::sync::RwLock<()>,
+    /// One rebuild at a time.
+    rebuilding: tokio::sync::Mutex<()>,
+    /// Told when the index turned out to lack something.
+    doubt: Arc<tokio::sync::Notify>,
     completeness: watch::Sender<Completeness>,
+    epoch: open::Epoch,
+    folder: std::path::PathBuf,
+    _lock: folder::Lock,
     reported: repair::Reported,
     clock: Clock,
     tasks: Tasks,

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 
 use crate::body::FileRange;
+use crate::clock::Timestamp;
 use crate::oci::Descriptor;
 use crate::oci::Digest;
 use crate::oci::Manifest;
@@ -16,13 +18,19 @@ use super::BlobKey;
 use super::Error;
 use super::Kind;
 use super::LinkRecord;
+use super::Origin;
 use super::Result;
 use super::TagRecord;
 use super::Verified;
 use super::index::Facts;
+use super::open::Epoch;
 use super::tree::Opened;
 use super::tree::RecordPath;
 use super::tree::Tree;
+use super::tree::records;
+
+/// No manifest is larger.
+const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 
 /// The tree, spoken to in records.
 #[derive(Clone, Debug)]
@@ -76,6 +84,40 @@ impl Truth {
         }
     }
 
+    /// A link's record from the bytes alone: a manifest says so itself. None where the bytes are gone.
+    pub(super) async fn recognise(&self, key: &BlobKey, origin: Origin, at: Timestamp) -> Result<Option<LinkRecord>> {
+        let Some(range) = self.file(key).await? else { return Ok(None) };
+        let size = range.length;
+        let mut kind = Kind::Blob;
+        if size <= MANIFEST_BYTES_MAX {
+            // Without a type that the sender named, only the document's own counts.
+            let manifest = Manifest::parse(read(range).await?, "").ok();
+            kind = manifest
+                .filter(|manifest| manifest.media_type.is_manifest())
+                .map_or(kind, |manifest| self::kind(&manifest));
+        }
+        Ok(Some(LinkRecord { digest: key.digest, generation: key.generation, size, kind, origin, at }))
+    }
+
+    /// What the tree says of the last start.
+    pub(super) async fn epoch(&self) -> Result<Option<Epoch>> {
+        match self.0.record(&epoch_path()).await? {
+            // One that can't be read is as good as none: the index is made anew.
+            Some(bytes) => Ok(records::decode(&bytes).ok()),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) async fn put_epoch(&self, epoch: &Epoch) -> Result<()> {
+        Ok(self.0.put_record(&epoch_path(), records::encode(epoch)?).await?)
+    }
+
+    /// Whether there is nothing at all.
+    pub(super) async fn is_empty(&self) -> Result<bool> {
+        let bytes = self.0.blobs().next().await.transpose()?.is_some();
+        Ok(!bytes && self.0.records().next().await.transpose()?.is_none())
+    }
+
     /// What a manifest that is stored names: read from its bytes. None where they are gone or are not what they were.
     pub(super) async fn facts(&self, record: &LinkRecord) -> Result<Option<Facts>> {
         let Kind::Manifest { media_type, .. } = &record.kind else { return Ok(None) };
@@ -86,6 +128,10 @@ impl Truth {
         }
         Ok(Manifest::parse(bytes, media_type.as_str()).ok().map(|manifest| facts(&manifest, record.digest)))
     }
+}
+
+fn epoch_path() -> RecordPath {
+    RecordPath::State("store", "epoch")
 }
 
 /// Reads a whole manifest.

@@ -55,6 +55,10 @@ fn tagged(tag: &str) -> TagRecord {
     }
 }
 
+fn blob(text: &str) -> Change {
+    Change::Blob { key: key(text), size: text.len() as u64, precious: false }
+}
+
 fn link(path: &str, text: &str) -> Change {
     Change::Link { of: of(path), record: record(text), facts: None }
 }
@@ -75,6 +79,7 @@ async fn conforms<F: AsyncFn() -> Arc<dyn Index>>(open: F) {
     pages_go_on_where_they_ended(&*open().await).await;
     references_come_and_go_with_the_manifest(&*open().await).await;
     bytes_go_only_when_nobody_links_them(&*open().await).await;
+    a_link_to_bytes_that_are_nowhere_is_damaged(&*open().await).await;
     an_incomplete_index_condemns_nothing(&*open().await).await;
     a_buried_blob_leaves_no_row(&*open().await).await;
     bytes_that_are_live_again_are_not_buried(&*open().await).await;
@@ -98,7 +103,7 @@ async fn absence_is_none(index: &dyn Index) {
 async fn what_was_applied_is_found(index: &dyn Index) {
     let record_of_tag = tagged("t");
     let tag = Change::Tag { of: of("docker.io/a"), record: record_of_tag.clone(), validated_at: Timestamp(9) };
-    index.apply(None, vec![link("docker.io/a", "b"), tag]).await.unwrap();
+    index.apply(None, vec![blob("b"), link("docker.io/a", "b"), tag]).await.unwrap();
     let row = index.tag(&of("docker.io/a"), &"t".parse().unwrap()).await.unwrap().unwrap();
     assert_eq!((row.record, row.validated_at), (record_of_tag, Timestamp(9)));
     assert_eq!(index.link(&of("docker.io/a"), &Digest::of(b"b")).await.unwrap(), Some(record("b")));
@@ -182,7 +187,7 @@ async fn references_come_and_go_with_the_manifest(index: &dyn Index) {
 
 async fn bytes_go_only_when_nobody_links_them(index: &dyn Index) {
     complete(index).await;
-    index.apply(None, vec![link("docker.io/a", "x"), link("_hosted/b", "x")]).await.unwrap();
+    index.apply(None, vec![blob("x"), link("docker.io/a", "x"), link("_hosted/b", "x")]).await.unwrap();
     assert_eq!(index.holders(&key("x"), 9).await.unwrap(), [of("_hosted/b"), of("docker.io/a")]);
     assert_eq!(index.orphans(None, 9).await.unwrap(), []);
     assert_eq!(index.condemn(&key("x")).await.unwrap(), Verdict::Kept);
@@ -193,6 +198,15 @@ async fn bytes_go_only_when_nobody_links_them(index: &dyn Index) {
     assert_eq!(index.condemn(&key("x")).await.unwrap(), Verdict::Condemned { size: 1 });
     assert_eq!(index.going(9).await.unwrap(), [key("x")]);
     assert_eq!(index.orphans(None, 9).await.unwrap(), []);
+}
+
+async fn a_link_to_bytes_that_are_nowhere_is_damaged(index: &dyn Index) {
+    index.apply(None, vec![link("docker.io/a", "x")]).await.unwrap();
+    let row = index.blob(&key("x").digest).await.unwrap().unwrap();
+    assert_eq!((row.state, row.size), (BlobState::Damaged, 0));
+    index.apply(None, vec![blob("x")]).await.unwrap();
+    let row = index.blob(&key("x").digest).await.unwrap().unwrap();
+    assert_eq!((row.state, row.size, row.proxied), (BlobState::Live, 1, 1));
 }
 
 async fn an_incomplete_index_condemns_nothing(index: &dyn Index) {
@@ -229,7 +243,7 @@ async fn bytes_that_are_live_again_are_not_buried(index: &dyn Index) {
 
 async fn a_link_that_moves_to_another_generation_releases_the_first(index: &dyn Index) {
     complete(index).await;
-    index.apply(None, vec![link("docker.io/a", "x")]).await.unwrap();
+    index.apply(None, vec![blob("x"), link("docker.io/a", "x")]).await.unwrap();
     let moved = LinkRecord { generation: 1, ..record("x") };
     index.apply(None, vec![Change::Link { of: of("docker.io/a"), record: moved, facts: None }]).await.unwrap();
     assert_eq!(index.condemn(&BlobKey { generation: 1, ..key("x") }).await.unwrap(), Verdict::Kept);
@@ -238,7 +252,7 @@ async fn a_link_that_moves_to_another_generation_releases_the_first(index: &dyn 
 
 async fn bytes_count_once_however_many_link_them(index: &dyn Index) {
     complete(index).await;
-    index.apply(None, vec![link("docker.io/a", "xxxx"), link("docker.io/b", "xxxx")]).await.unwrap();
+    index.apply(None, vec![blob("xxxx"), link("docker.io/a", "xxxx"), link("docker.io/b", "xxxx")]).await.unwrap();
     assert_eq!((index.totals().hosted, index.totals().proxied), (0, 4));
     index.apply(None, vec![link("_hosted/c", "xxxx")]).await.unwrap();
     assert_eq!((index.totals().hosted, index.totals().proxied), (4, 0));
@@ -277,8 +291,7 @@ async fn a_cleared_index_is_empty(index: &dyn Index) {
 async fn repeating_a_change_is_harmless(index: &dyn Index) {
     complete(index).await;
     for _ in 0..2 {
-        let blob = Change::Blob { key: key("x"), size: 1, precious: false };
-        index.apply(None, vec![blob, link("docker.io/a", "x")]).await.unwrap();
+        index.apply(None, vec![blob("x"), link("docker.io/a", "x")]).await.unwrap();
     }
     assert_eq!(index.blob(&key("x").digest).await.unwrap().unwrap().proxied, 1);
     for _ in 0..2 {
@@ -318,7 +331,7 @@ async fn redb_keeps_what_it_acknowledged_when_it_is_opened_again() {
     let index = Redb::open(options(&folder, Durability::Strict), &tasks).unwrap();
     let intent = Intent { of: of("docker.io/a"), steps: vec![] };
     let id = index.begin(intent.clone()).await.unwrap();
-    index.apply(None, vec![link("docker.io/a", "x")]).await.unwrap();
+    index.apply(None, vec![blob("x"), link("docker.io/a", "x")]).await.unwrap();
     drop(index);
     tasks.join_threads();
     let index = Redb::open(options(&folder, Durability::Strict), &Tasks::new()).unwrap();

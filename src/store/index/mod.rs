@@ -54,7 +54,7 @@ pub(super) struct BlobRow {
     pub(super) hosted: u32,
     /// How many proxied repositories link it.
     pub(super) proxied: u32,
-    /// Whether it may be that no upstream has it: it was pushed, or found by a rebuild without a link.
+    /// Whether it may be that no upstream has it: it was pushed, or found by a rebuild without a link to an upstream's.
     pub(super) precious: bool,
 }
 
@@ -100,6 +100,8 @@ pub(super) enum Step {
 pub(super) enum Change {
     /// Bytes are there.
     Blob { key: BlobKey, size: u64, precious: bool },
+    /// Bytes were found by a rebuild, which knows nothing else of them.
+    Found { key: BlobKey, size: u64 },
     /// A link is there; for a manifest with what it names.
     Link { of: RepositoryKey, record: LinkRecord, facts: Option<Facts> },
     /// A tag is there.
@@ -210,7 +212,7 @@ pub(super) trait Index: Debug + Send + Sync {
     async fn begin(&self, intent: Intent) -> Result<IntentId>;
     /// Makes changes visible, and clears the intent that they belong to.
     async fn apply(&self, id: Option<IntentId>, changes: Vec<Change>) -> Result<()>;
-    /// As `apply`, for changes that nobody waits for: behind those that somebody does, and not durable on return.
+    /// As `apply`, for changes that nobody waits for: they come behind those that somebody does.
     async fn fill_in(&self, changes: Vec<Change>) -> Result<()>;
     /// Moves bytes from live to going if no repository links them and the index is complete.
     async fn condemn(&self, key: &BlobKey) -> Result<Verdict>;

@@ -4,6 +4,7 @@
 //! blobs/sha256/ab/<hex>.<generation>
 //! repositories/<registry>/<name>/_links/sha256/<hex>
 //! repositories/<registry>/<name>/_tags/<tag>
+//! state/<kind>/<id>
 //! ```
 //!
 //! Parts of paths that are no names begin with `_`; no repository's name has a part that does. Everything is written
@@ -49,6 +50,7 @@ pub(crate) struct Filesystem(Arc<Folder>);
 struct Folder {
     blobs: PathBuf,
     repositories: PathBuf,
+    state: PathBuf,
     /// Where records are written before they are renamed.
     staging: PathBuf,
     durability: Durability,
@@ -61,11 +63,12 @@ impl Filesystem {
         let tree = Folder {
             blobs: folder.join("blobs"),
             repositories: folder.join("repositories"),
+            state: folder.join("state"),
             staging: folder.join("spool").join("fills"),
             durability,
             next: AtomicU64::new(0),
         };
-        for part in [&tree.blobs, &tree.repositories, &tree.staging] {
+        for part in [&tree.blobs, &tree.repositories, &tree.state, &tree.staging] {
             std::fs::create_dir_all(part).map_err(|e| failed("making", part, e))?;
         }
         Ok(Self(Arc::new(tree)))
@@ -102,6 +105,7 @@ impl Folder {
                 self.repository(of).join("_links").join(digest.algorithm().as_str()).join(digest.hex())
             }
             RecordPath::Tag(of, tag) => self.repository(of).join("_tags").join(tag.as_str()),
+            RecordPath::State(kind, id) => self.state.join(kind).join(id),
         }
     }
 

@@ -64,6 +64,8 @@ pub enum RecordPath {
     Link(RepositoryKey, Digest),
     /// A tag.
     Tag(RepositoryKey, Tag),
+    /// Something else that must survive: its kind and what it is called, both words of ours.
+    State(&'static str, &'static str),
 }
 
 impl RecordPath {
@@ -95,6 +97,6 @@ pub trait Tree: Debug + Send + Sync {
     async fn put_record(&self, path: &RecordPath, record: Bytes) -> Result<()>;
     /// Removes a record, durably; removing the absent is success.
     async fn remove_record(&self, path: &RecordPath) -> Result<()>;
-    /// All records.
+    /// All records of repositories.
     fn records(&self) -> BoxStream<'_, Result<RecordPath>>;
 }

@@ -97,14 +97,16 @@ pub struct TagRecord {
     pub gone: Option<Timestamp>,
 }
 
-fn encode<T: Serialize>(record: &T) -> Result<Bytes, RecordError> {
+/// A record as it is stored: a line with the version and the checksum, then JSON.
+pub(in crate::store) fn encode<T: Serialize>(record: &T) -> Result<Bytes, RecordError> {
     let json = serde_json::to_vec(record).map_err(RecordError::Json)?;
     let mut bytes = format!("larder 1 {}\n", Digest::of(&json)).into_bytes();
     bytes.extend_from_slice(&json);
     Ok(bytes.into())
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
+/// Reads what was stored.
+pub(in crate::store) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
     let end = bytes.iter().position(|byte| *byte == b'\n').ok_or(RecordError::Header)?;
     let (header, json) = bytes.split_at(end);
     let json = json.split_first().ok_or(RecordError::Header)?.1;

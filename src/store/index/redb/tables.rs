@@ -138,6 +138,10 @@ impl<'t> Tables<'t> {
     pub(super) fn apply(&mut self, change: &Change) -> Result<()> {
         match change {
             Change::Blob { key, size, precious } => self.put_blob(key, *size, *precious),
+            Change::Found { key, size } => match self.blob(key)? {
+                Some(_) => Ok(()),
+                None => self.put_blob(key, *size, true),
+            },
             Change::Damaged { key } => match self.blob(key)? {
                 Some(row) if row.state == BlobState::Live => {
                     self.write_blob(&BlobRow { state: BlobState::Damaged, ..row })
@@ -206,7 +210,7 @@ impl<'t> Tables<'t> {
             if let Some(held) = held {
                 self.release(of, &held)?;
             }
-            self.hold(of, &blob, record.size)?;
+            self.hold(of, &blob)?;
         }
         put(&mut self.links, &key, &rows::write(&key, record)?)?;
         self.drop_facts(of, &record.digest)?;
@@ -247,21 +251,17 @@ impl<'t> Tables<'t> {
         remove(&mut self.facts, &key).map(|_| ())
     }
 
-    fn hold(&mut self, of: &RepositoryKey, key: &BlobKey, size: u64) -> Result<()> {
-        let row = self.blob(key)?.unwrap_or(BlobRow {
-            key: *key,
-            size,
-            state: BlobState::Live,
-            hosted: 0,
-            proxied: 0,
-            precious: false,
-        });
+    fn hold(&mut self, of: &RepositoryKey, key: &BlobKey) -> Result<()> {
+        // A link to bytes that are nowhere: what looks them up finds that out, and mends it.
+        let state = BlobState::Damaged;
+        let row =
+            self.blob(key)?.unwrap_or(BlobRow { key: *key, size: 0, state, hosted: 0, proxied: 0, precious: false });
         let (hosted, proxied) = if of.is_hosted() { (1, 0) } else { (0, 1) };
         put(&mut self.holders, &keys::holder(key, of), &[])?;
         self.write_blob(&BlobRow {
             hosted: row.hosted.saturating_add(hosted),
             proxied: row.proxied.saturating_add(proxied),
-            precious: row.precious || of.is_hosted(),
+            precious: row.hosted > 0 || of.is_hosted(),
             ..row
         })
     }
