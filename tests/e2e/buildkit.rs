@@ -11,7 +11,6 @@ use crate::support::parts::Outcome;
 use crate::support::parts::Program;
 use crate::support::parts::REGISTRY;
 use crate::support::parts::RUNC;
-use crate::support::parts::Scratch;
 use crate::support::stage::Stage;
 
 #[derive(Debug)]
@@ -21,18 +20,16 @@ struct Buildkitd {
 }
 
 impl Buildkitd {
-    /// The mirror is `HOST:PORT`, with a path behind it where one is wanted.
-    fn start(scratch: &Scratch, mirror: &str) -> Self {
+    /// What the registries are is larder's own text for buildkitd.toml.
+    fn start(stage: &Stage) -> Self {
+        let scratch = &stage.scratch;
         let folder = scratch.folder("buildkitd");
         let address = format!("unix://{}/bk.sock", folder.display());
         let config = format!(
             "root = \"{root}\"\n[grpc]\n  address = [\"{address}\"]\n\
-             [worker.oci]\n  enabled = true\n  gc = false\n[worker.containerd]\n  enabled = false\n\
-             [registry.\"docker.io\"]\n  mirrors = [\"{mirror}\"]\n\
-             [registry.\"other.test\"]\n  mirrors = [\"{mirror}\"]\n\
-             [registry.\"{host}\"]\n  http = true\n",
+             [worker.oci]\n  enabled = true\n  gc = false\n[worker.containerd]\n  enabled = false\n{registries}",
             root = folder.join("root").display(),
-            host = mirror.split('/').next().unwrap_or(mirror),
+            registries = stage.larder.client_config("buildkit", &stage.larder.url()),
         );
         let mut command = BUILDKITD.command();
         command.arg("--config").arg(scratch.file("buildkitd.toml", &config));
@@ -67,7 +64,7 @@ fn buildkit_builds_on_bases_that_come_through_larder_and_again_when_the_upstream
         return;
     }
     let mut stage = Stage::new();
-    let buildkitd = Buildkitd::start(&stage.scratch, stage.larder.address());
+    let buildkitd = Buildkitd::start(&stage);
     let dockerfile = "FROM docker.io/library/base:1 AS first\n\
                       RUN [\"/bin/sh\", \"-c\", \"echo hi > /y\"]\n\
                       FROM other.test/team/tool:2\n\

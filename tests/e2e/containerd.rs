@@ -16,7 +16,6 @@ use crate::support::parts::Part;
 use crate::support::parts::Program;
 use crate::support::parts::REGISTRY;
 use crate::support::parts::RUNC;
-use crate::support::parts::Scratch;
 use crate::support::stage::Stage;
 use crate::support::wire::Wire;
 
@@ -57,13 +56,11 @@ struct Containerd {
 }
 
 impl Containerd {
-    /// One file for every registry, as `larder client-config containerd` writes it.
-    fn start(scratch: &Scratch, line: &Line, mirror: &str) -> Self {
+    /// One file for every registry, larder's own text for hosts.toml, which leads to the relay.
+    fn start(stage: &Stage, line: &Line, wire: &Wire) -> Self {
+        let scratch = &stage.scratch;
         let folder = scratch.folder("containerd");
-        for host in ["docker.io", "other.test"] {
-            let hosts = format!("[host.\"{mirror}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
-            scratch.file(&format!("containerd/certs.d/{host}/hosts.toml"), &hosts);
-        }
+        scratch.file("containerd/certs.d/_default/hosts.toml", &stage.larder.client_config("containerd", &wire.url()));
         // Keys of the top come before the first table of TOML.
         let (top, tables) = line.config.split_once("[plugins").map_or((line.config.as_str(), ""), |split| split);
         let tables = if tables.is_empty() { String::new() } else { format!("[plugins{tables}") };
@@ -126,7 +123,7 @@ fn containerd_2_4_pulls_any_registry_by_ns_and_again_when_the_upstream_is_gone()
 fn pulls_twice(line: &Line) {
     let mut stage = Stage::new();
     let wire = Wire::to(stage.larder.address());
-    let containerd = Containerd::start(&stage.scratch, line, &wire.url());
+    let containerd = Containerd::start(&stage, line, &wire);
     let images = [
         ("docker.io/library/base:1", stage.base.digest()),
         ("other.test/team/tool:2", stage.tool.digest()),
@@ -158,7 +155,7 @@ fn containerd_2_4_fetches_a_layer_in_parallel_ranges_cold_and_held() {
     let large = images::large("large", 8 * CHUNK);
     stage.upstream.push("team/large", "4", &large);
     let wire = Wire::to(stage.larder.address());
-    let containerd = Containerd::start(&stage.scratch, &line, &wire.url());
+    let containerd = Containerd::start(&stage, &line, &wire);
     let image = "other.test/team/large:4";
     let layer = digest(large.top_layer());
     let size = large.top_layer().len();

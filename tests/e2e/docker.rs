@@ -34,13 +34,14 @@ pub(crate) struct Dockerd {
 }
 
 impl Dockerd {
-    pub(crate) fn start(scratch: &Scratch, mirror: Option<&str>) -> Self {
+    /// `daemon_json` is its whole configuration file.
+    pub(crate) fn start(scratch: &Scratch, daemon_json: &str) -> Self {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = scratch.folder("dockerd");
         let mut command = DOCKERD.command();
         command
             .arg("--config-file")
-            .arg(scratch.file("daemon.json", "{}"))
+            .arg(scratch.file("daemon.json", daemon_json))
             .arg("--data-root")
             .arg(folder.join("data"))
             .arg("--exec-root")
@@ -49,9 +50,6 @@ impl Dockerd {
             .arg(folder.join("pid"))
             .arg("--host")
             .arg(socket(&folder));
-        if let Some(mirror) = mirror {
-            command.arg("--registry-mirror").arg(mirror);
-        }
         let mut program = Program::start(scratch, "dockerd", &mut command);
         let asked = folder.clone();
         program.wait_until("answering", || parts::run(client(&asked).arg("info")).succeeded);
@@ -78,6 +76,11 @@ fn socket(folder: &Path) -> String {
     format!("unix://{}/docker.sock", folder.display())
 }
 
+/// daemon.json with larder as the mirror of Docker Hub.
+fn mirror(stage: &Stage) -> String {
+    stage.larder.client_config("docker", &stage.larder.url())
+}
+
 #[track_caller]
 fn assert_pulls(dockerd: &Dockerd, image: &str, digest: &str) {
     let pulled = dockerd.pull(image).expect("docker pull");
@@ -94,7 +97,7 @@ fn dockerd_pulls_through_its_mirror_and_again_when_the_upstream_is_gone() {
         return;
     }
     let mut stage = Stage::new();
-    let dockerd = Dockerd::start(&stage.scratch, Some(&stage.larder.url()));
+    let dockerd = Dockerd::start(&stage.scratch, &mirror(&stage));
     let images =
         [("base:1", stage.base.digest()), ("team/tool:2", stage.tool.digest()), ("team/multi:3", stage.multi.digest())];
     for (image, digest) in &images {
@@ -114,12 +117,12 @@ fn a_second_dockerd_costs_the_upstream_no_blob() {
     }
     let stage = Stage::new();
     let blobs = || stage.upstream.asked("GET", "/v2/team/tool/blobs/");
-    let first = Dockerd::start(&stage.scratch, Some(&stage.larder.url()));
+    let first = Dockerd::start(&stage.scratch, &mirror(&stage));
     assert_pulls(&first, "team/tool:2", &stage.tool.digest());
     drop(first);
     let fetched = blobs();
     let other = Scratch::new();
-    let second = Dockerd::start(&other, Some(&stage.larder.url()));
+    let second = Dockerd::start(&other, &mirror(&stage));
     assert_pulls(&second, "team/tool:2", &stage.tool.digest());
     assert_eq!(fetched, stage.tool.blobs.len(), "the first pull fetches each blob once");
     assert_eq!(blobs(), fetched, "the second pull fetches none");
@@ -131,7 +134,7 @@ fn docker_builds_on_a_base_that_comes_through_larder_and_the_image_runs() {
         return;
     }
     let mut stage = Stage::new();
-    let dockerd = Dockerd::start(&stage.scratch, Some(&stage.larder.url()));
+    let dockerd = Dockerd::start(&stage.scratch, &mirror(&stage));
     stage.scratch.file("context/Dockerfile", "FROM base:1\nRUN [\"/bin/sh\", \"-c\", \"echo built > /x\"]\n");
     let context = stage.scratch.path().join("context");
     let build = |no_cache: bool| {

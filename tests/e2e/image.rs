@@ -37,7 +37,7 @@ fn the_image_is_built_from_nothing_serves_a_pull_is_healthy_and_drains_on_stop()
     let upstream = Registry::start(&scratch);
     let image = images::busybox("base");
     upstream.push("library/base", "1", &image);
-    let dockerd = Dockerd::start(&scratch, None);
+    let dockerd = Dockerd::start(&scratch, "{}");
     build(&dockerd, &scratch);
     let docker = |arguments: &[&str]| parts::run(dockerd.docker().args(arguments));
 

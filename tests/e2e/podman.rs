@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::support::images;
+use crate::support::larder;
 use crate::support::parts;
 use crate::support::parts::BUSYBOX;
 use crate::support::parts::PODMAN;
@@ -12,19 +13,15 @@ use crate::support::parts::REGISTRY;
 use crate::support::parts::SKOPEO;
 use crate::support::stage::Stage;
 
-/// registries.conf with larder as the mirror of both upstreams, as `larder client-config podman` writes it.
+/// registries.conf with larder as the mirror of every upstream.
 fn conf(stage: &Stage) -> PathBuf {
-    let blocks: Vec<String> = ["docker.io", "other.test"]
-        .iter()
-        .map(|host| {
-            format!(
-                "[[registry]]\nprefix = \"{host}\"\nlocation = \"{host}\"\n\
-                 [[registry.mirror]]\nlocation = \"{}\"\ninsecure = true\n",
-                stage.larder.prefix(host)
-            )
-        })
-        .collect();
-    stage.scratch.file("registries.conf", &blocks.concat())
+    let mut conf = stage.larder.client_config("podman", &stage.larder.url());
+    if larder::is_peer() {
+        for host in ["docker.io", "other.test"] {
+            conf = conf.replace(&format!("{}/{host}", stage.larder.address()), stage.larder.address());
+        }
+    }
+    stage.scratch.file("registries.conf", &conf)
 }
 
 #[test]

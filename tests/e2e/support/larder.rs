@@ -1,11 +1,13 @@
 //! larder as the built program, with a configuration of its own.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
 use serde_json::json;
 
 use super::client;
+use super::parts;
 use super::parts::Program;
 use super::parts::REGISTRY;
 use super::parts::Scratch;
@@ -15,6 +17,7 @@ use super::parts::free_port;
 pub(crate) struct Larder {
     _program: Program,
     address: String,
+    config: PathBuf,
 }
 
 impl Larder {
@@ -23,18 +26,19 @@ impl Larder {
     pub(crate) fn start(scratch: &Scratch, endpoint: &str) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
         let config = configuration(&address, &scratch.folder("store").display().to_string(), endpoint);
+        let config = scratch.file("larder.yaml", &config.to_string());
         let mut command = if std::env::var_os("LARDER_E2E_PEER").is_some() {
             peer(scratch, &address, endpoint)
         } else {
             let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
-            command.arg("serve").arg("--config").arg(scratch.file("larder.yaml", &config.to_string()));
+            command.arg("serve").arg("--config").arg(&config);
             command
         };
         let mut program = Program::start(scratch, "larder", &mut command);
         let ready = if is_peer() { "/v2/" } else { "/readyz" };
         let ready = format!("http://{address}{ready}");
         program.wait_until("ready", || client::get(&ready).is_ok_and(|answer| answer.status == 200));
-        Self { _program: program, address }
+        Self { _program: program, address, config }
     }
 
     /// `127.0.0.1:PORT`.
@@ -44,6 +48,13 @@ impl Larder {
 
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// The file that makes a client pull from this URL, as larder writes it for people.
+    pub(crate) fn client_config(&self, kind: &str, url: &str) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+        command.args(["client-config", kind, "--url", url, "--config"]).arg(&self.config);
+        parts::run(&mut command).expect("larder client-config").out
     }
 
     /// What stands in front of a repository of this upstream where clients know no mirrors.
