@@ -6,6 +6,9 @@ use std::str::FromStr;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
+use http::Method;
+use larder::api::route;
+use larder::api::route::Route;
 use larder::oci::ByteRange;
 use larder::oci::Digest;
 use larder::oci::Manifest;
@@ -112,5 +115,25 @@ pub(crate) fn glob(data: &[u8]) {
     }
     if glob.is_everything() {
         assert!(matches);
+    }
+}
+
+/// Request lines: three lines of method, path and query.
+pub(crate) fn route(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut lines = text.splitn(3, '\n');
+    let Ok(method) = lines.next().unwrap_or_default().parse::<Method>() else { return };
+    let path = lines.next().unwrap_or_default();
+    let Ok(route) = route::parse(&method, path, lines.next()) else { return };
+    let Some(place) = route.place() else { return };
+    let written = &place.spelling;
+    let dots = |text: &str| text.split('/').any(|part| part == ".." || part == ".");
+    assert!(!written.prefix.as_deref().is_some_and(str::is_empty), "an empty prefix is none");
+    if !matches!(route, Route::Version(_)) {
+        assert!(!written.path.is_empty(), "what is asked for lies in a repository");
+    }
+    if let Ok(key) = find(written, &NAMES) {
+        assert!(!dots(key.name.as_str()), "{key} leaves its place");
+        assert!(key.is_hosted() || NAMES.registries.contains(&key.registry), "{key} leads elsewhere");
     }
 }

@@ -43,3 +43,9 @@ pub mod repository {
 
     pub use names::Spelling;
 }
+
+/// Without the server: the request line.
+#[cfg(not(feature = "server"))]
+pub mod api {
+    pub mod route;
+}

@@ -52,6 +52,11 @@ fn references() {
 }
 
 #[test]
+fn routes() {
+    replay("route", targets::route);
+}
+
+#[test]
 fn every_target_is_wrapped_and_replayed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let package = fs::read_to_string(root.join("fuzz/Cargo.toml")).unwrap();
