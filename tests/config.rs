@@ -484,3 +484,47 @@ proptest::proptest! {
         }
     }
 }
+
+/// The blocks of YAML in a page of the documentation.
+fn yaml_blocks(page: &str) -> Vec<String> {
+    let parts = page.split("\n```yaml\n").skip(1);
+    parts.filter_map(|part| Some(part.split_once("\n```")?.0.to_owned())).collect()
+}
+
+fn pages(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            pages(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn the_configurations_in_the_documentation_load() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = vec![root.join("README.md")];
+    pages(&root.join("docs"), &mut found);
+    let environment = |name: &str| name.ends_with("_TOKEN").then(|| "token".to_owned());
+    let mut loaded = 0;
+    for page in found.into_iter().filter(|page| page.exists()) {
+        for block in yaml_blocks(&std::fs::read_to_string(&page).unwrap()) {
+            // Other programs' files have other keys at their top.
+            if block.contains("apiVersion:") || block.starts_with("mirrors:") || block.starts_with("services:") {
+                continue;
+            }
+            let folder = tempfile::tempdir().unwrap();
+            for secret in ["registry-token", "hub-token"] {
+                std::fs::write(folder.path().join(secret), "token\n").unwrap();
+            }
+            std::fs::write(folder.path().join("htpasswd"), "alice:$2y$05$abc\n").unwrap();
+            if let Err(message) = load_in(folder.path(), &block, &environment) {
+                panic!("{}: {message}\n{block}", page.display());
+            }
+            loaded += 1;
+        }
+    }
+    assert!(loaded >= 8, "{loaded} blocks were found");
+}

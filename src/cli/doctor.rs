@@ -73,7 +73,12 @@ fn finding(weight: Weight, said: impl Into<String>) -> Finding {
 }
 
 pub(super) async fn run(arguments: &Arguments, global: &Global, console: &Console) -> Result<Outcome, Error> {
-    let config = global.load()?.config;
+    // Somebody else's server is looked at from a machine that may have no configuration, or another program's.
+    let config = match (global.load(), &arguments.url) {
+        (Ok(loaded), _) => loaded.config,
+        (Err(_), Some(_)) if global.config.is_none() => Config::default(),
+        (Err(error), _) => return Err(error),
+    };
     let server = match (&arguments.url, config.listen.first()) {
         (Some(url), _) => Server::at(url, "--url")?,
         (None, Some(listen)) => Server::configured(&config, *listen, "--url")?,
