@@ -21,6 +21,8 @@ pub mod cli;
 pub mod clock;
 #[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
+pub mod net;
 pub mod oci;
 pub mod pattern;
 #[cfg(feature = "server")]
