@@ -4,8 +4,21 @@
 //! hashes them. A call picks the endpoint, the credential and the token, follows redirects, keeps to the budget and to
 //! the circuit; resuming a broken body is the caller's.
 
+mod answer;
+mod budget;
+mod challenge;
+mod circuit;
+mod credential;
+mod endpoints;
 pub mod error;
+mod exchange;
+mod gate;
+mod probe;
+mod realm;
+pub mod remote;
+mod session;
 pub mod state;
+mod token;
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -25,6 +38,8 @@ pub use error::Error;
 pub use error::Fault;
 pub use error::NoConnection;
 pub use error::Retry;
+pub use remote::Deps;
+pub use remote::Remote;
 pub use state::Budget;
 pub use state::EndpointState;
 pub use state::Health;
@@ -48,7 +63,8 @@ pub trait Upstream: Debug + Send + Sync {
     /// A manifest's bytes (GET), at most `limits.manifest_bytes`, unverified.
     async fn manifest(&self, ask: &Ask, reference: &Reference) -> Result<Option<RawManifest>>;
 
-    /// A blob's bytes (GET, redirects followed), from where they are wanted, unverified. Tried once on each endpoint.
+    /// A blob's bytes (GET, redirects followed), from where they are wanted, unverified. The tries are for the headers:
+    /// a body that breaks is the caller's to continue.
     async fn blob(&self, ask: &Ask, digest: &Digest, wanted: &Wanted) -> Result<Option<Incoming>>;
 
     /// A blob's size (HEAD; GET without its body where a chained proxy's HEAD says 404). Also how the upstream's
@@ -81,7 +97,9 @@ pub struct Ask {
     pub priority: Priority,
     /// As whom the upstream is asked.
     pub identity: Identity,
-    /// How long the whole call may take, where that is shorter than its own time-outs.
+    /// How long the whole call may take, where that is shorter than its own time-outs. Whoever sets it holds a copy: such
+    /// a call, like one of less priority than a client's, gets its answer at once from an open circuit, never probes, and
+    /// opens the circuit only for its like when this time is up.
     pub within: Option<Duration>,
 }
 
@@ -171,3 +189,6 @@ pub struct TagPage {
     /// Whether more come behind the last one.
     pub more: bool,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,255 @@
+//! From an answer to what was asked for. Nothing that an upstream says is believed without a look.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream;
+use http::StatusCode;
+use http::header;
+use http_body_util::BodyExt;
+use hyper::body::Incoming as Frames;
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use crate::oci::Descriptor;
+use crate::oci::Digest;
+use crate::oci::MediaType;
+use crate::oci::Reference;
+use crate::oci::Tag;
+use crate::telemetry::Metrics;
+
+use super::Error;
+use super::Fault;
+use super::Incoming;
+use super::RawManifest;
+use super::Resolved;
+use super::Result;
+use super::TagPage;
+use super::Wanted;
+use super::exchange::Answer;
+use super::exchange::Body;
+use super::gate::Place;
+use super::remote::CONTENT_DIGEST;
+
+/// Received bytes are counted in steps of so many.
+const COUNT_STEP: u64 = 256 << 10;
+
+fn unusable(answer: &Answer, what: &str) -> Error {
+    Error::new(Fault::Unusable, format!("{}: {what}", answer.origin.host()))
+}
+
+/// `Content-Length`, where it is sent and makes sense.
+pub(super) fn length(answer: &Answer) -> Option<u64> {
+    answer.header(header::CONTENT_LENGTH)?.trim().parse().ok()
+}
+
+fn media_type(answer: &Answer) -> Option<MediaType> {
+    answer.header(header::CONTENT_TYPE).map(MediaType::new)
+}
+
+/// The digest that the answer claims; one that can't be read is no answer.
+fn digest(answer: &Answer) -> Result<Option<Digest>> {
+    let Some(text) = answer.header(CONTENT_DIGEST) else { return Ok(None) };
+    text.trim().parse().map(Some).map_err(|_| unusable(answer, "its digest is none"))
+}
+
+pub(super) fn resolved(answer: &Answer, reference: &Reference) -> Result<Resolved> {
+    let media_type = media_type(answer);
+    if media_type.as_ref().is_some_and(|kind| !kind.is_manifest()) {
+        return Err(unusable(answer, "its answer is of a type that is no manifest"));
+    }
+    let digest = match (digest(answer)?, reference.digest()) {
+        (Some(claimed), Some(asked)) if claimed != asked => {
+            return Err(unusable(answer, "its digest is not the one that was asked for"));
+        }
+        (Some(digest), _) | (None, Some(digest)) => digest,
+        (None, None) => return Err(unusable(answer, "it does not say the tag's digest")),
+    };
+    Ok(Resolved { digest, media_type, size: length(answer) })
+}
+
+pub(super) fn manifest(answer: &Answer, reference: &Reference) -> Result<RawManifest> {
+    let content_type = answer.header(header::CONTENT_TYPE).unwrap_or_default().to_owned();
+    if !MediaType::new(&content_type).is_manifest() {
+        return Err(unusable(answer, "its answer is of a type that is no manifest"));
+    }
+    let (bytes, claimed) = (answer.bytes(), digest(answer)?);
+    if let (Reference::Tag(_), Some(claimed)) = (reference, claimed) {
+        // By digest it is for the caller to verify; what a tag is must not even be considered when it contradicts itself.
+        if Digest::of_with(claimed.algorithm(), &bytes) != claimed {
+            return Err(unusable(answer, "the manifest has another digest than it says"));
+        }
+    }
+    if serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_err() {
+        return Err(unusable(answer, "the manifest is no JSON"));
+    }
+    Ok(RawManifest { bytes, content_type, digest: claimed })
+}
+
+/// The size behind the slash of `Content-Range`, else that of the whole answer.
+pub(super) fn size_by_get(answer: &Answer) -> Result<u64> {
+    let total = if answer.status == StatusCode::PARTIAL_CONTENT {
+        content_range(answer).and_then(|(_, _, total)| total)
+    } else {
+        length(answer)
+    };
+    total.ok_or_else(|| unusable(answer, "it does not say the blob's size"))
+}
+
+/// First byte, last byte, size.
+fn content_range(answer: &Answer) -> Option<(u64, u64, Option<u64>)> {
+    let text = answer.header(header::CONTENT_RANGE)?.trim().strip_prefix("bytes")?.trim_start();
+    let (range, total) = text.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    let total = if total.trim() == "*" { None } else { Some(total.trim().parse().ok()?) };
+    (first <= last && total.is_none_or(|total| last < total)).then_some((first, last, total))
+}
+
+/// How a body is read.
+#[derive(Clone, Debug)]
+pub(super) struct Pace {
+    pub(super) upstream: String,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) stall: Duration,
+    pub(super) bytes_max: u64,
+}
+
+pub(super) fn blob(answer: Answer, wanted: &Wanted, pace: &Pace) -> Result<Incoming> {
+    // A sign-in page is no layer.
+    if media_type(&answer).is_some_and(|kind| kind.as_str() == "text/html") {
+        return Err(unusable(&answer, "it sent HTML instead of a blob"));
+    }
+    let (start, total, expected) = if answer.status == StatusCode::PARTIAL_CONTENT {
+        let range = content_range(&answer).ok_or_else(|| unusable(&answer, "its Content-Range makes no sense"))?;
+        let (first, last, total) = range;
+        if first != wanted.start || wanted.end.is_some_and(|end| last >= end) {
+            return Err(unusable(&answer, "it sent another range than the one that was asked for"));
+        }
+        (first, total, Some(last - first + 1))
+    } else {
+        let total = length(&answer);
+        (0, total, total)
+    };
+    if total.is_some_and(|total| total > pace.bytes_max) {
+        return Err(unusable(&answer, "the blob is larger than `limits.blob_bytes`"));
+    }
+    // A weak validator can't vouch for bytes (RFC 9110, 13.1.5).
+    let validator = answer.header(header::ETAG).filter(|tag| tag.starts_with('"')).map(str::to_owned);
+    let host = answer.origin.host().to_owned();
+    let Body::Stream(frames, held) = answer.body else {
+        return Err(Error::new(Fault::Unusable, format!("{host}: its body was not kept")));
+    };
+    let transfer = Transfer { frames, _place: held, host, expected, received: 0, counted: 0, pace: pace.clone() };
+    let body = stream::unfold(Some(transfer), |transfer| async {
+        let mut transfer = transfer?;
+        match transfer.next().await {
+            Ok(None) => None,
+            Ok(Some(bytes)) => Some((Ok(bytes), Some(transfer))),
+            Err(error) => Some((Err(error), None)),
+        }
+    });
+    Ok(Incoming { start, total, validator, body: body.boxed() })
+}
+
+/// A body on its way.
+struct Transfer {
+    frames: Frames,
+    /// Its place on the endpoint's connections.
+    _place: Place,
+    host: String,
+    expected: Option<u64>,
+    received: u64,
+    counted: u64,
+    pace: Pace,
+}
+
+impl Transfer {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let broken = |what: &str| Error::new(Fault::Broken, format!("receiving a blob from {}: {what}", self.host));
+            let frame = match timeout(self.pace.stall, self.frames.frame()).await {
+                Err(_) => return Err(broken("no byte came for too long")),
+                Ok(Some(Err(error))) => return Err(broken("the connection broke").caused_by(error)),
+                Ok(None) if self.expected.is_some_and(|expected| expected != self.received) => {
+                    return Err(broken("the body has another length than it was said to have"));
+                }
+                Ok(None) => return Ok(None),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            let Ok(bytes) = frame.into_data() else { continue };
+            if bytes.is_empty() {
+                continue;
+            }
+            self.received = self.received.saturating_add(bytes.len() as u64);
+            if self.received > self.expected.unwrap_or(self.pace.bytes_max) {
+                return Err(broken("more bytes came than it was said to have"));
+            }
+            if self.received - self.counted >= COUNT_STEP {
+                self.count();
+            }
+            return Ok(Some(bytes));
+        }
+    }
+
+    fn count(&mut self) {
+        self.pace.metrics.upstream_received(&self.pace.upstream, self.received - self.counted);
+        self.counted = self.received;
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        if self.received > self.counted {
+            self.count();
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct TagList {
+    #[serde(default)]
+    tags: Option<Vec<String>>,
+}
+
+pub(super) fn tags(answer: &Answer, after: Option<&Tag>, limit: usize) -> Result<TagPage> {
+    let list: TagList = serde_json::from_slice(&answer.bytes())
+        .map_err(|error| unusable(answer, "its list of tags is none").caused_by(error))?;
+    // Names that are no tags can't be pulled.
+    let mut tags: Vec<Tag> = list.tags.unwrap_or_default().iter().filter_map(|tag| tag.parse().ok()).collect();
+    // An upstream that knows no pages sends everything again.
+    if let Some(seen) = after.and_then(|after| tags.iter().position(|tag| tag == after)) {
+        tags.drain(..=seen);
+    }
+    let more = tags.len() > limit || has_next(answer);
+    tags.truncate(limit);
+    Ok(TagPage { more: more && !tags.is_empty(), tags })
+}
+
+fn has_next(answer: &Answer) -> bool {
+    answer.headers.get_all(header::LINK).iter().filter_map(|value| value.to_str().ok()).any(|link| {
+        let mut parameters = link.split(';').skip(1).map(|part| part.trim().to_ascii_lowercase());
+        parameters.any(|part| part == "rel=\"next\"" || part == "rel=next")
+    })
+}
+
+#[derive(Deserialize)]
+struct Index {
+    #[serde(default)]
+    manifests: Option<Vec<Descriptor>>,
+}
+
+pub(super) fn referrers(answer: &Answer, artifact_type: Option<&str>) -> Result<Vec<Descriptor>> {
+    if media_type(answer).is_none_or(|kind| kind.as_str() != MediaType::OCI_INDEX) {
+        return Err(unusable(answer, "its list of referrers is no image index"));
+    }
+    let index: Index = serde_json::from_slice(&answer.bytes())
+        .map_err(|error| unusable(answer, "its list of referrers can't be read").caused_by(error))?;
+    let mut found = index.manifests.unwrap_or_default();
+    if let Some(wanted) = artifact_type {
+        found.retain(|descriptor| descriptor.artifact_type.as_deref() == Some(wanted));
+    }
+    Ok(found)
+}

@@ -1,0 +1,283 @@
+//! One call at one endpoint: what it shows to the upstream, and what it does when that is refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::HeaderValue;
+use http::StatusCode;
+use tokio::time::Instant;
+use tokio::time::timeout_at;
+
+use crate::net::address::Origin;
+
+use super::Ask;
+use super::Error;
+use super::Fault;
+use super::Identity;
+use super::challenge;
+use super::challenge::Bearer;
+use super::challenge::Challenge;
+use super::circuit::Admission;
+use super::circuit::Part;
+use super::credential::Login;
+use super::endpoints::Core;
+use super::endpoints::Endpoint;
+use super::endpoints::Known;
+use super::exchange::Failed;
+use super::exchange::Question;
+use super::token::Key;
+use super::token::Token;
+
+/// Requests to the token service of one call.
+const TOKEN_REQUESTS_MAX: u32 = 2;
+
+/// A token younger than this may be refused because clocks differ (docker/hub-feedback#647: a brand-new token rejected).
+const TOKEN_YOUNG: Duration = Duration::from_secs(5);
+
+/// How long such a token is given.
+const TOKEN_PATIENCE: Duration = Duration::from_secs(1);
+
+/// One call at one endpoint.
+#[derive(Debug)]
+pub(super) struct Session<'a> {
+    pub(super) core: &'a Arc<Core>,
+    pub(super) at: usize,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) ask: &'a Ask,
+    pub(super) question: &'a Question,
+    pub(super) deadline: Instant,
+    pub(super) is_cold: bool,
+    pub(super) sent: Sent,
+    /// Whether the last answer came from a registry's API, wherever that lies: its 404 counts.
+    pub(super) is_registry: bool,
+    token_requests: u32,
+    has_waited: bool,
+    has_renewed: bool,
+}
+
+/// What was shown to the upstream.
+#[derive(Debug)]
+pub(super) enum Sent {
+    Nothing,
+    Basic { login: Arc<Login>, value: HeaderValue },
+    Token { token: Token, key: Key, is_new: bool },
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        core: &'a Arc<Core>,
+        at: usize,
+        endpoint: &'a Endpoint,
+        ask: &'a Ask,
+        question: &'a Question,
+        deadline: Instant,
+        is_cold: bool,
+    ) -> Self {
+        Self {
+            core,
+            at,
+            endpoint,
+            ask,
+            question,
+            deadline,
+            is_cold,
+            sent: Sent::Nothing,
+            is_registry: true,
+            token_requests: 0,
+            has_waited: false,
+            has_renewed: false,
+        }
+    }
+
+    /// Shows at once what the endpoint wanted to see last.
+    pub(super) async fn prepare(&mut self) -> Result<(), Failed> {
+        if !matches!(self.sent, Sent::Nothing) {
+            return Ok(());
+        }
+        match self.endpoint.known() {
+            None => Ok(()),
+            Some(Known { challenge: Challenge::Basic, .. }) => {
+                if let Some(login) = self.login().await? {
+                    self.show(login);
+                }
+                Ok(())
+            }
+            Some(known) => {
+                let scope = known.scope(self.ask.name.as_str());
+                let Challenge::Bearer(bearer) = known.challenge else { return Ok(()) };
+                self.take_token(&bearer, scope).await
+            }
+        }
+    }
+
+    /// What to show after a 401 or 403; an error where nothing is left.
+    pub(super) async fn reauthorize(&mut self, status: StatusCode, headers: &HeaderMap) -> Result<(), Failed> {
+        let challenge = challenge::read(headers);
+        if let Some(challenge) = &challenge {
+            self.endpoint.learn(Known::new(challenge.clone(), self.ask.name.as_str()));
+        }
+        if status == StatusCode::FORBIDDEN {
+            return self.after_forbidden().await;
+        }
+        match challenge {
+            Some(Challenge::Bearer(bearer)) => self.after_bearer(&bearer).await,
+            Some(Challenge::Basic) => self.after_basic().await,
+            None => Err(self.denied()),
+        }
+    }
+
+    /// 403: final, but for what ran out. ECR says it of an expired password.
+    async fn after_forbidden(&mut self) -> Result<(), Failed> {
+        if std::mem::replace(&mut self.has_renewed, true) {
+            return Err(self.denied());
+        }
+        match &self.sent {
+            Sent::Basic { login, .. } if self.core.credentials.is_renewable() => {
+                let old = Arc::clone(login);
+                self.renew_login(&old).await?.ok_or_else(|| self.denied())
+            }
+            Sent::Token { key, is_new: false, .. } => {
+                let key = key.clone();
+                self.renew_token(key).await
+            }
+            _ => Err(self.denied()),
+        }
+    }
+
+    async fn after_bearer(&mut self, bearer: &Bearer) -> Result<(), Failed> {
+        let own = challenge::pull(self.ask.name.as_str());
+        let scope = bearer.scope.clone().unwrap_or(own);
+        let Sent::Token { token, key, .. } = &self.sent else {
+            return self.take_token(bearer, scope).await;
+        };
+        if key.scope != scope && !self.has_renewed {
+            self.has_renewed = true;
+            return self.take_token(bearer, scope).await;
+        }
+        if bearer.error.as_deref() == Some("insufficient_scope") {
+            return Err(self.denied());
+        }
+        if token.since.elapsed() < TOKEN_YOUNG && !self.has_waited {
+            self.has_waited = true;
+            tokio::time::sleep_until(self.deadline.min(Instant::now() + TOKEN_PATIENCE)).await;
+            return Ok(());
+        }
+        if std::mem::replace(&mut self.has_renewed, true) {
+            return Err(self.denied());
+        }
+        let key = key.clone();
+        self.renew_token(key).await
+    }
+
+    async fn after_basic(&mut self) -> Result<(), Failed> {
+        let Sent::Basic { login, .. } = &self.sent else {
+            let login = self.login().await?.ok_or_else(|| self.denied())?;
+            self.show(login);
+            return if matches!(self.sent, Sent::Basic { .. }) { Ok(()) } else { Err(self.denied()) };
+        };
+        let login = Arc::clone(login);
+        if !std::mem::replace(&mut self.has_renewed, true)
+            && self.core.credentials.is_renewable()
+            && self.renew_login(&login).await?.is_some()
+        {
+            return Ok(());
+        }
+        self.core.credentials.refused(&login);
+        let message = format!("{} refused the configured credential", self.endpoint.origin.host());
+        Err(Failed::uncounted(Error::new(Fault::CredentialRefused, message), Part::Registry))
+    }
+
+    /// Looks the credential up anew; `None` where it is the same.
+    async fn renew_login(&mut self, old: &Login) -> Result<Option<()>, Failed> {
+        self.core.credentials.renew().await;
+        let Some(login) = self.login().await?.filter(|login| **login != *old) else { return Ok(None) };
+        self.show(login);
+        Ok(Some(()))
+    }
+
+    async fn renew_token(&mut self, key: Key) -> Result<(), Failed> {
+        if let Sent::Token { token, .. } = &self.sent {
+            self.endpoint.tokens.forget(&key, token);
+        }
+        let bearer = Bearer { realm: key.realm.to_string(), service: key.service, ..Bearer::default() };
+        self.take_token(&bearer, key.scope).await
+    }
+
+    fn show(&mut self, login: Arc<Login>) {
+        if let Some(value) = login.basic() {
+            self.sent = Sent::Basic { login, value };
+        }
+    }
+
+    async fn login(&self) -> Result<Option<Arc<Login>>, Failed> {
+        if self.ask.identity == Identity::Anonymous {
+            return Ok(None);
+        }
+        let found = timeout_at(self.deadline, self.core.credentials.get()).await;
+        let late = || Error::new(Fault::CredentialRefused, "getting the credential took too long");
+        found.unwrap_or_else(|_| Err(late())).map_err(|error| Failed::uncounted(error, Part::Token))
+    }
+
+    async fn take_token(&mut self, bearer: &Bearer, scope: String) -> Result<(), Failed> {
+        let realm = self.core.realms.check(&self.endpoint.url, &bearer.realm).map_err(|refusal| {
+            let message = format!("{} names a token service that is not asked", self.endpoint.origin.host());
+            Failed::uncounted(Error::new(Fault::Unusable, message).caused_by(refusal), Part::Token)
+        })?;
+        loop {
+            let login = self.login().await?;
+            let key = Key::new(realm.clone(), bearer.service.clone(), scope.clone(), login.as_deref());
+            if let Some(token) = self.endpoint.tokens.get(&key) {
+                self.sent = Sent::Token { token, key, is_new: false };
+                return Ok(());
+            }
+            match self.fetch(&key, login.clone()).await {
+                Ok(token) => {
+                    self.sent = Sent::Token { token, key, is_new: true };
+                    return Ok(());
+                }
+                // A helper's password may have run out; what it says now may do.
+                Err(failed) if failed.error.fault() == Fault::CredentialRefused && self.can_renew() => {
+                    self.core.credentials.renew().await;
+                    let renewed = self.login().await?;
+                    if renewed == login {
+                        return Err(failed);
+                    }
+                }
+                Err(failed) => return Err(failed),
+            }
+        }
+    }
+
+    fn can_renew(&self) -> bool {
+        self.core.credentials.is_renewable() && self.token_requests < TOKEN_REQUESTS_MAX
+    }
+
+    async fn fetch(&mut self, key: &Key, login: Option<Arc<Login>>) -> Result<Token, Failed> {
+        if self.token_requests >= TOKEN_REQUESTS_MAX {
+            return Err(self.denied());
+        }
+        self.token_requests += 1;
+        let circuit = self.endpoint.circuit(Part::Token);
+        let origin = Origin::of(&key.realm).unwrap_or_else(|| self.endpoint.origin.clone());
+        let mut probe = None;
+        if let Admission::Refused(error) = circuit.admit(&origin, self.is_cold, Instant::now()) {
+            probe = if self.is_cold { circuit.probe(Instant::now()) } else { None };
+            if probe.is_none() {
+                return Err(Failed::uncounted(error, Part::Token));
+            }
+        }
+        let flight = self.core.flight(self.at, self.endpoint, key, login);
+        let taken = timeout_at(self.deadline, flight).await;
+        drop(probe);
+        taken.unwrap_or_else(|_| {
+            let message = format!("asking {} for a token: it did not answer in time", origin.host());
+            Err(Failed::new(Error::new(Fault::TimedOut, message), Part::Token))
+        })
+    }
+
+    fn denied(&self) -> Failed {
+        let message = format!("{} does not allow us {}", self.endpoint.origin.host(), self.ask.name);
+        Failed::uncounted(Error::new(Fault::Denied, message), Part::Registry)
+    }
+}

@@ -1,0 +1,6 @@
+//! The upstream against real servers of this process: scripted, counting, on addresses of this machine.
+
+mod auth;
+mod health;
+mod pull;
+mod server;
