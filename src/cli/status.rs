@@ -57,10 +57,7 @@ fn describe(status: &Value) -> String {
         lines.push(format!("listens on {}", listen.join(", ")));
     }
     if let Some(store) = status.get("store") {
-        let figure = |key: &str| store.get(key).and_then(Value::as_u64).map_or_else(|| "?".to_owned(), size);
-        let state = text(store, "state");
-        let state = if state.is_empty() { state } else { format!(", {state}") };
-        lines.push(format!("store {}: {} of {}{state}", text(store, "path"), figure("bytes"), figure("max_bytes")));
+        lines.push(about_store(store));
     }
     for key in ["requests", "fills"] {
         if let Some(figures) = status.get(key).filter(|figures| !figures.is_null()) {
@@ -72,7 +69,33 @@ fn describe(status: &Value) -> String {
         lines.push(String::new());
         lines.push(columns(["UPSTREAM", "REGISTRY", "TOKEN", "CDN", "BUDGET"], &rows));
     }
+    for one in list(status, "upstreams") {
+        let (host, cause) = (text(one, "host"), text(one, "cause"));
+        if !cause.is_empty() {
+            lines.push(format!("{host} does not answer: {cause}"));
+        }
+        if one.get("credential_refused").and_then(Value::as_bool) == Some(true) {
+            lines.push(format!("{host} refuses the configured credential"));
+        }
+    }
     lines.join("\n")
+}
+
+fn about_store(store: &Value) -> String {
+    let number = |key: &str| store.get(key).and_then(Value::as_u64);
+    let figure = |key: &str| number(key).map_or_else(|| "?".to_owned(), size);
+    let mut line = format!("store {}: {} of {}", text(store, "path"), figure("bytes"), figure("max_bytes"));
+    if let Some(hosted) = number("hosted_bytes").filter(|bytes| *bytes > 0) {
+        line = format!("{line}, {} hosted", size(hosted));
+    }
+    let state = text(store, "state");
+    if !state.is_empty() {
+        line = format!("{line}, {state}");
+    }
+    if store.get("complete").and_then(Value::as_bool) == Some(false) {
+        line.push_str(", its index is being rebuilt");
+    }
+    line
 }
 
 fn upstream(one: &Value) -> [String; 5] {
@@ -85,14 +108,14 @@ fn upstream(one: &Value) -> [String; 5] {
     [text(one, "host"), part("registry"), part("token"), part("cdn"), text(one, "budget_remaining")]
 }
 
-/// Figures in one line: `hit 12, miss 3`.
+/// Figures in one line: `hit 12, miss 3, sent 1.0 GiB`.
 fn figures_of(figures: &Value) -> String {
-    match figures {
-        Value::Object(map) => {
-            map.iter().map(|(name, figure)| format!("{name} {figure}")).collect::<Vec<_>>().join(", ")
-        }
-        other => other.to_string(),
-    }
+    let Value::Object(map) = figures else { return figures.to_string() };
+    let told = |(name, figure): (&String, &Value)| match (name.strip_suffix("_bytes"), figure.as_u64()) {
+        (Some(name), Some(bytes)) => format!("{} {}", name.replace('_', " "), size(bytes)),
+        _ => format!("{} {figure}", name.replace('_', " ")),
+    };
+    map.iter().map(told).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -105,13 +128,17 @@ mod tests {
         let status = json!({
             "version": "0.1.0", "uptime_seconds": 90, "ready": true, "listen": ["127.0.0.1:5000"],
             "store": { "path": "/data", "bytes": 1024, "max_bytes": 1 << 30, "state": "open" },
-            "requests": { "hit": 3, "miss": 1 }, "fills": 0,
-            "upstreams": [{ "host": "docker.io", "up": { "registry": true, "cdn": false }, "budget_remaining": 90 }],
+            "requests": { "hit": 3, "miss": 1, "sent_bytes": 2048, "saved_pulls": 2 }, "fills": 0,
+            "upstreams": [{
+                "host": "docker.io", "up": { "registry": true, "token": null, "cdn": false }, "budget_remaining": 90,
+                "cause": "no connection", "credential_refused": false,
+            }],
         });
         assert_eq!(
             describe(&status),
             "larder 0.1.0, ready, up for 1m30s\nlistens on 127.0.0.1:5000\nstore /data: 1.0 KiB of 1.0 GiB, open\n\
-             requests: hit 3, miss 1\nfills: 0\n\nUPSTREAM   REGISTRY  TOKEN  CDN   BUDGET\ndocker.io  up        -      down  90\n"
+             requests: hit 3, miss 1, saved pulls 2, sent 2.0 KiB\nfills: 0\n\nUPSTREAM   REGISTRY  TOKEN  CDN   BUDGET\n\
+             docker.io  up        -      down  90\n\ndocker.io does not answer: no connection"
         );
     }
 
