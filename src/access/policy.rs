@@ -180,4 +180,37 @@ mod tests {
             assert_eq!(ground(&Access::default(), &question), Ground::Nothing);
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn a_credential_and_another_rule_never_take_anything_away(
+            users in proptest::collection::vec(proptest::sample::select(vec!["alice", "bot-*", "*", "carol"]), 0..4),
+            repositories in proptest::collection::vec(proptest::sample::select(vec!["cache/**", "ghcr.io/**", "**", "cache/app"]), 4),
+            action in proptest::sample::select(vec![Action::Pull, Action::Push, Action::Delete]),
+            repository in proptest::sample::select(vec!["_hosted/cache/app", "ghcr.io/acme/app"]),
+            target in proptest::sample::select(vec!["latest", "pr-1"]),
+        ) {
+            let mut access = access();
+            let (target, repository) = (Target::Manifest(target.parse().unwrap()), RepositoryKey::from_path(repository).unwrap());
+            let ask = |access: &Access, principal: Principal| {
+                let address = Some(IpAddr::from([10, 20, 0, 1]));
+                let question =
+                    Question { principal: &principal, address, action, repository: &repository, target: &target };
+                ground(access, &question) != Ground::Nothing
+            };
+            for (user, repositories) in users.iter().zip(&repositories) {
+                let before = (ask(&access, Principal::Anonymous), ask(&access, Principal::User("alice".into())));
+                access.rules.push(Rule {
+                    who: Who::User(user.parse().unwrap()),
+                    may: vec![action],
+                    repositories: vec![repositories.parse().unwrap()],
+                    tags: Vec::new(),
+                });
+                let after = (ask(&access, Principal::Anonymous), ask(&access, Principal::User("alice".into())));
+                proptest::prop_assert!(after.0 >= before.0 && after.1 >= before.1 && after.1 >= after.0);
+                // A rule for users says nothing about who is not one.
+                proptest::prop_assert_eq!(after.0, before.0);
+            }
+        }
+    }
 }

@@ -52,7 +52,13 @@ impl Scripted {
     fn answer<T>(&self, ask: &Ask, what: &str, found: T) -> Answer<Option<T>> {
         assert_eq!(ask.identity, Identity::Anonymous, "visibility is asked without the credential");
         self.asked.lock().unwrap().push(format!("{what} {}", ask.name));
-        match self.answers.lock().unwrap().pop_front().expect("the upstream is asked no more than the test says") {
+        let scripted = self.answers.lock().unwrap().pop_front();
+        let by_name = match ask.name.as_str().split('/').next() {
+            Some("always-open") => Some(Says::Yes),
+            Some("always-private") => Some(Says::No),
+            _ => None,
+        };
+        match scripted.or(by_name).expect("the upstream is asked no more than the test says") {
             Says::Yes => Ok(Some(found)),
             Says::Absent => Ok(None),
             Says::No => Err(Fault::new(Kind::Denied, "asking")),
@@ -195,6 +201,49 @@ impl Setup {
             assert_eq!(&self.ask(who, *action, repository).await, want, "{who} {action:?} {repository}");
         }
     }
+}
+
+/// Every kind of repository, and what each principal gets for pull, push and delete: granted, 401, 404 or 403.
+const MATRIX: [(&str, [&str; 7]); 10] = [
+    // anonymous, hub, wrong, bearer, runner, reader, writer
+    ("docker.io/library/alpine", ["g11", "g11", "g11", "g11", "g11", "g33", "g33"]),
+    ("mcr.microsoft.com/dotnet/sdk", ["g11", "g11", "g11", "g11", "g11", "g33", "g33"]),
+    ("quay.io/acme/app", ["g11", "g11", "g11", "g11", "g11", "g33", "g33"]),
+    ("ghcr.io/always-open/app", ["g11", "g11", "g11", "g11", "g11", "g33", "g33"]),
+    ("ghcr.io/always-private/app", ["111", "111", "111", "111", "111", "444", "444"]),
+    ("ghcr.io/denied/app", ["333", "333", "333", "333", "333", "333", "333"]),
+    ("docker.io/always-private/team", ["111", "111", "111", "111", "g11", "g33", "444"]),
+    ("_hosted/cache/app", ["g11", "g11", "g11", "g11", "g11", "g33", "ggg"]),
+    ("_hosted/other", ["g11", "g11", "g11", "g11", "g11", "g33", "g33"]),
+    ("evil.example/x", ["111", "111", "111", "111", "111", "444", "444"]),
+];
+
+#[tokio::test]
+async fn the_matrix_of_principals_actions_and_repositories_is_exact() {
+    let mut rules = with_users();
+    rules.rules.push(rule(Who::Network("runners".into()), &[Pull], "docker.io/always-private/team"));
+    rules.rules.push(rule(Who::User("reader".parse().unwrap()), &[Pull], "docker.io/always-private/**"));
+    let setup = setup(&rules);
+    let mut wrong = Vec::new();
+    for (repository, cells) in MATRIX {
+        let principals = ["anonymous", "hub", "wrong", "bearer", "runner", "reader", "writer"];
+        for (who, want) in principals.into_iter().zip(cells) {
+            let mut got = String::new();
+            for action in [Pull, Push, Delete] {
+                got.push_str(match setup.ask(who, action, repository).await.as_str() {
+                    "unauthenticated" => "1",
+                    "denied" => "3",
+                    "hidden" => "4",
+                    "unavailable" | "busy" => "5",
+                    _ => "g",
+                });
+            }
+            if got != want {
+                wrong.push(format!("{who} on {repository}: {got}, not {want}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[tokio::test]
