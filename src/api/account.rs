@@ -1,6 +1,5 @@
 //! The account of one request: what is counted and logged when its answer is done with.
 
-use std::borrow::Cow;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,6 +10,9 @@ use http::header;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use crate::access::Principal;
+use crate::oci::Reference;
+use crate::oci::RepositoryKey;
 use crate::telemetry::Metrics;
 
 /// The longest name of a client's program that is logged.
@@ -37,13 +39,13 @@ pub(super) struct Account {
     client: Option<Box<str>>,
     began: Instant,
     /// The repository, once it is found.
-    pub(super) repository: Option<String>,
+    pub(super) repository: Option<RepositoryKey>,
     /// The tag or digest.
-    pub(super) reference: Option<String>,
+    pub(super) reference: Option<Reference>,
     /// The host that the client named by `ns`.
     pub(super) namespace: Option<String>,
     /// Who it came from.
-    pub(super) principal: Option<String>,
+    pub(super) principal: Option<Principal>,
     /// The word of `Cache-Status`.
     pub(super) cache: &'static str,
     /// Why it failed, for the log.
@@ -118,15 +120,14 @@ impl Account {
             End::Broken(error) => Some(error.as_str()),
             End::Cut | End::Whole => self.cause.as_deref(),
         };
-        let address: Cow<'static, str> = self.address.to_string().into();
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
                     target: "larder::access",
                     method = self.method,
                     route = self.route,
-                    repository = self.repository.as_deref(),
-                    reference = self.reference.as_deref(),
+                    repository = self.repository.as_ref().map(display),
+                    reference = self.reference.as_ref().map(display),
                     ns = self.namespace.as_deref(),
                     status = self.status,
                     cache = self.cache,
@@ -134,9 +135,9 @@ impl Account {
                     end,
                     first_byte_seconds = (self.seconds * 1e6).round() / 1e6,
                     seconds = (self.began.elapsed().as_secs_f64() * 1e6).round() / 1e6,
-                    address = &*address,
+                    address = %self.address,
                     client = self.client.as_deref(),
-                    principal = self.principal.as_deref(),
+                    principal = self.principal.as_ref().map(display),
                     error,
                     "request"
                 )

@@ -18,6 +18,7 @@ use std::task::ready;
 use bytes::Bytes;
 use http_body::Frame;
 use http_body::SizeHint;
+use rustix::io::Errno;
 use rustix::io::ReadWriteFlags;
 use tokio::task::JoinHandle;
 
@@ -215,8 +216,7 @@ impl Reading {
                 Ok(Some(Bytes::from(buffer)))
             }
             // Not in the page cache; or a file system that can't tell.
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(None),
-            Err(rustix::io::Errno::INTR) => Ok(None),
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -265,7 +265,7 @@ mod tests {
         let parts = |count: usize| -> ByteStream {
             Box::pin(stream::iter((0..count).map(|_| Ok(Bytes::from_static(b"1234")))))
         };
-        for (count, length, fine) in [(3, Some(12), true), (2, Some(12), false), (4, Some(12), false), (2, None, true)]
+        for (count, length, fine) in [(3, Some(12), true), (2, Some(12), false), (3, Some(10), false), (2, None, true)]
         {
             let body = Body::from(Content::Stream { bytes: parts(count), length });
             assert_eq!(body.collect().await.is_ok(), fine, "{count} {length:?}");

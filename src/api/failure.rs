@@ -102,13 +102,21 @@ impl Failure {
     }
 
     /// The cause for the log, where there is more to say than the client learns.
-    pub(super) fn cause(&self) -> Option<&str> {
-        self.cause.as_deref()
+    pub(super) fn into_cause(self) -> Option<String> {
+        self.cause
     }
 
-    /// The status.
-    pub(super) fn status(&self) -> StatusCode {
-        self.status
+    /// The sentence that any client may read.
+    pub(super) fn message(&self) -> String {
+        self.message.to_owned()
+    }
+
+    /// The sentence with its cause, for whoever runs the server.
+    pub(super) fn sentence(&self) -> String {
+        match &self.cause {
+            Some(cause) => format!("{}: {cause}", self.message),
+            None => self.message(),
+        }
     }
 
     /// The answer, with the specification's body ("Error Codes").

@@ -179,8 +179,8 @@ mod tests {
         for (wait, chance, want) in [
             (Duration::ZERO, 1.0, 1),
             (Duration::from_millis(1500), 0.0, 2),
-            (Duration::from_secs(60), 0.0, 60),
-            (Duration::from_secs(60), 1.0, 75),
+            (Duration::from_mins(1), 0.0, 60),
+            (Duration::from_mins(1), 1.0, 75),
             (Duration::from_secs(3), 1.0, 3),
         ] {
             assert_eq!(jittered(wait, chance), want, "{wait:?}");

@@ -21,6 +21,11 @@ pub struct Tag(Arc<str>);
 pub struct TagError;
 
 impl Tag {
+    /// The tag that is meant where none is said.
+    pub fn latest() -> Self {
+        Self("latest".into())
+    }
+
     /// The tag in writing.
     pub fn as_str(&self) -> &str {
         &self.0

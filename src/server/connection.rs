@@ -37,6 +37,8 @@ use crate::api::Peer;
 use crate::config;
 use crate::tasks::Tasks;
 
+use super::Certificates;
+use super::Common;
 use super::Listener;
 use super::Open;
 use super::Service;
@@ -82,34 +84,13 @@ enum Protocol {
 pub(super) async fn serve<S: Service>(stream: TcpStream, peer: SocketAddr, listener: Arc<Listener<S>>, open: Open) {
     let common = Arc::clone(&open.common);
     let limits = &common.limits;
-    // Without it the kernel holds back the last packet of an answer until the client has confirmed the one before.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "setting up a connection");
-    }
-    let secure = listener.tls.is_some();
-    let opened = tokio::select! {
-        () = common.shutdown.draining() => return,
-        opened = tokio::time::timeout(limits.first_byte, establish(stream, &listener)) => opened,
-    };
-    let (stream, protocol, first) = match opened {
-        Ok(Ok(Some(opened))) => opened,
-        Ok(Ok(None)) => return,
-        Ok(Err(error)) => {
-            common.metrics.connection_refused(if secure { "tls" } else { "malformed" });
-            tracing::debug!(%error, %peer, "opening a connection");
-            return;
-        }
-        Err(_) => {
-            common.metrics.connection_refused("first_byte");
-            return;
-        }
-    };
+    let Some((stream, protocol, first)) = begin(stream, peer, listener.tls.as_deref(), &common).await else { return };
     let shared = Shared::new();
     let head = (protocol == Protocol::Http1).then_some(limits.headers);
     let wire = Wire::new(stream, first, Arc::clone(&shared), Patience { head, stall: limits.stall });
     let requests = Requests {
+        peer: Peer { address: peer.ip().to_canonical(), secure: listener.tls.is_some() },
         listener,
-        peer: Peer { address: peer.ip().to_canonical(), secure },
         shared: Arc::clone(&shared),
         open: Arc::new(open),
         http1: protocol == Protocol::Http1,
@@ -118,34 +99,25 @@ pub(super) async fn serve<S: Service>(stream: TcpStream, peer: SocketAddr, liste
     let ended = match protocol {
         Protocol::Http1 => {
             let mut connection = Box::pin(http1_builder(limits).serve_connection(io, requests));
-            let mut asked = false;
-            loop {
-                tokio::select! {
-                    ended = &mut connection => break ended,
-                    () = common.shutdown.draining(), if !asked => {
-                        asked = true;
-                        connection.as_mut().graceful_shutdown();
-                    }
-                    () = common.shutdown.at_once() => return,
+            tokio::select! {
+                ended = &mut connection => ended,
+                () = common.shutdown.draining() => {
+                    connection.as_mut().graceful_shutdown();
+                    tokio::select! { ended = connection => ended, () = common.shutdown.at_once() => return }
                 }
             }
         }
         Protocol::Http2 => {
             let mut connection = Box::pin(http2_builder(limits, &common.tasks).serve_connection(io, requests));
-            let mut asked = false;
-            loop {
-                tokio::select! {
-                    ended = &mut connection => break ended,
-                    () = common.shutdown.draining(), if !asked => {
-                        asked = true;
-                        connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = &mut connection => ended,
+                () = async { tokio::select! { () = common.shutdown.draining() => {}, () = shared.idle_for(limits.idle) => {} } } => {
+                    connection.as_mut().graceful_shutdown();
+                    tokio::select! {
+                        ended = connection => ended,
+                        () = shared.idle_for(limits.idle + FAREWELL) => return,
+                        () = common.shutdown.at_once() => return,
                     }
-                    () = shared.idle_for(limits.idle), if !asked => {
-                        asked = true;
-                        connection.as_mut().graceful_shutdown();
-                    }
-                    () = shared.idle_for(limits.idle + FAREWELL), if asked => return,
-                    () = common.shutdown.at_once() => return,
                 }
             }
         }
@@ -156,9 +128,38 @@ pub(super) async fn serve<S: Service>(stream: TcpStream, peer: SocketAddr, liste
     }
 }
 
+/// Makes a connection ready for its first request, within the time that has; `None` where there is none.
+async fn begin(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<&Certificates>,
+    common: &Common,
+) -> Option<(Stream, Protocol, Bytes)> {
+    // Without it the kernel holds back the last packet of an answer until the client has confirmed the one before.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "setting up a connection");
+    }
+    let opened = tokio::select! {
+        () = common.shutdown.draining() => return None,
+        opened = tokio::time::timeout(common.limits.first_byte, establish(stream, tls)) => opened,
+    };
+    match opened {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(error)) => {
+            common.metrics.connection_refused(if tls.is_some() { "tls" } else { "malformed" });
+            tracing::debug!(%error, %peer, "opening a connection");
+            None
+        }
+        Err(_) => {
+            common.metrics.connection_refused("first_byte");
+            None
+        }
+    }
+}
+
 /// Does the TLS handshake, or reads until it is clear which protocol is spoken; `None` where the client left.
-async fn establish<S>(mut stream: TcpStream, listener: &Listener<S>) -> io::Result<Option<(Stream, Protocol, Bytes)>> {
-    if let Some(certificates) = &listener.tls {
+async fn establish(mut stream: TcpStream, tls: Option<&Certificates>) -> io::Result<Option<(Stream, Protocol, Bytes)>> {
+    if let Some(certificates) = tls {
         let stream = TlsAcceptor::from(certificates.current()).accept(stream).await?;
         let protocol =
             if stream.get_ref().1.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };

@@ -16,17 +16,27 @@ pub(super) enum Framing {
     Unknown,
 }
 
+/// Which part of a request the bytes belong to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Part {
+    /// Blank lines before it, which are passed over.
+    #[default]
+    Before,
+    /// Its head.
+    Head,
+    /// Whatever comes after the head.
+    After,
+}
+
 /// The state of one connection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HeadScan {
     /// The beginning of the line, in lower case.
     line: [u8; NAME_BYTES],
     line_bytes: usize,
-    /// Whether a line with something in it was seen: blank lines before a request are passed over.
-    begun: bool,
-    length: bool,
-    encoding: bool,
-    done: bool,
+    part: Part,
+    /// `Content-Length` and `Transfer-Encoding`.
+    seen: (bool, bool),
     /// Bytes came after the head: a body, or the next request.
     more: bool,
     unknown: bool,
@@ -36,39 +46,38 @@ impl HeadScan {
     /// Takes bytes in as they arrive.
     pub(super) fn feed(&mut self, bytes: &[u8]) {
         let mut rest = bytes.iter();
-        if !self.done {
-            for byte in rest.by_ref() {
-                if *byte == b'\n' {
-                    if self.end_of_line() {
-                        break;
-                    }
-                } else if let Some(slot) = self.line.get_mut(self.line_bytes) {
-                    *slot = byte.to_ascii_lowercase();
-                    self.line_bytes += 1;
-                }
+        while self.part != Part::After
+            && let Some(byte) = rest.next()
+        {
+            if *byte == b'\n' {
+                self.end_line();
+            } else if let Some(slot) = self.line.get_mut(self.line_bytes) {
+                *slot = byte.to_ascii_lowercase();
+                self.line_bytes += 1;
             }
         }
         self.more |= rest.next().is_some();
     }
 
-    /// Whether the head is at its end.
-    fn end_of_line(&mut self) -> bool {
+    fn end_line(&mut self) {
         let line = self.line.get(..self.line_bytes).unwrap_or_default();
         let empty = matches!(line, b"" | b"\r");
-        self.length |= line.starts_with(b"content-length:");
-        self.encoding |= line.starts_with(b"transfer-encoding:");
-        self.done = empty && self.begun;
-        self.begun |= !empty;
+        self.seen.0 |= line.starts_with(b"content-length:");
+        self.seen.1 |= line.starts_with(b"transfer-encoding:");
+        self.part = match (self.part, empty) {
+            (Part::Before, true) => Part::Before,
+            (Part::Before | Part::Head, false) => Part::Head,
+            (Part::Head, true) | (Part::After, _) => Part::After,
+        };
         self.line_bytes = 0;
-        self.done
     }
 
     /// What was seen of the head of the request that is being answered.
     pub(super) fn framing(&self) -> Framing {
-        match (self.unknown, self.length && self.encoding) {
+        match (self.unknown, self.seen) {
             (true, _) => Framing::Unknown,
-            (false, true) => Framing::Conflict,
-            (false, false) => Framing::Clean,
+            (false, (true, true)) => Framing::Conflict,
+            (false, _) => Framing::Clean,
         }
     }
 

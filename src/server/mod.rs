@@ -14,7 +14,6 @@ mod tests;
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -28,7 +27,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 
+use crate::api::Api;
 use crate::api::Body;
+use crate::api::Door;
 use crate::api::Peer;
 use crate::config;
 use crate::tasks::Tasks;
@@ -45,6 +46,21 @@ pub use tls::Error as TlsError;
 pub trait Service: Send + Sync + 'static {
     /// Answers one. What it does not read of the body is thrown away, or the connection closes after the answer.
     fn answer(&self, peer: Peer, head: Parts, body: &mut Incoming) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// The API behind one kind of listener.
+#[derive(Debug)]
+pub struct Site {
+    /// What answers.
+    pub api: Arc<Api>,
+    /// For whom.
+    pub door: Door,
+}
+
+impl Service for Site {
+    async fn answer(&self, peer: Peer, head: Parts, body: &mut Incoming) -> Response<Body> {
+        self.api.serve(self.door, peer, head, body).await
+    }
 }
 
 /// A socket, and what stands behind it.
@@ -124,9 +140,4 @@ pub async fn run<S: Service>(
     shutdown.cut();
     gone.recv().await;
     cut
-}
-
-/// A listening socket's own address.
-pub fn address_of(socket: &TcpListener) -> Option<SocketAddr> {
-    socket.local_addr().ok()
 }

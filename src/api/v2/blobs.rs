@@ -1,0 +1,91 @@
+//! `…/blobs/<digest>` (distribution-spec, end-2, end-10).
+
+use http::HeaderMap;
+use http::HeaderValue;
+use http::StatusCode;
+use http::header;
+
+use crate::access::Action;
+use crate::access::Grant;
+use crate::access::Target;
+use crate::api::Answer;
+use crate::api::Api;
+use crate::api::Asked;
+use crate::api::body::Body;
+use crate::api::headers;
+use crate::api::route::Place;
+use crate::api::route::Verb;
+use crate::api::without_body;
+use crate::cache::CacheStatus;
+use crate::oci::Digest;
+use crate::oci::Reference;
+
+use super::uploads;
+
+/// What may be done with a blob of a repository that takes no pushes.
+const ALLOWED: &str = "GET, HEAD";
+
+/// GET with ranges, HEAD, and 304.
+pub(in crate::api) async fn answer(
+    api: &Api,
+    asked: &mut Asked<'_>,
+    place: &Place,
+    digest: &Digest,
+    verb: Verb,
+) -> Answer {
+    asked.account.reference = Some(Reference::Digest(*digest));
+    let target = Target::Blob(*digest);
+    match verb {
+        Verb::Get | Verb::Head => {}
+        Verb::Write => return uploads::refuse(api, asked, place, Action::Push, &target, ALLOWED).await,
+        Verb::Delete => return uploads::refuse(api, asked, place, Action::Delete, &target, ALLOWED).await,
+    }
+    let key = api.find(asked, place)?;
+    let grant = api.access.authorize(&asked.caller(Some(place)), Action::Pull, &key, &target).await?;
+    asked.account.principal = Some(grant.principal().clone());
+    let known = headers::is_known(&asked.head.headers, digest);
+    if verb == Verb::Head || known {
+        head(api, asked, &grant, digest, known).await
+    } else {
+        get(api, asked, &grant, digest).await
+    }
+}
+
+/// HEAD, and a GET of what the client has already: both ask whether it is here and begin no transfer.
+async fn head(api: &Api, asked: &mut Asked<'_>, grant: &Grant, digest: &Digest, known: bool) -> Answer {
+    let found = api.cache.blob_size(grant, digest).await?;
+    asked.account.cache = found.status.label();
+    let mut response = without_body(if known { StatusCode::NOT_MODIFIED } else { StatusCode::OK });
+    set_common(response.headers_mut(), digest, &found.status);
+    if !known {
+        headers::set_number(response.headers_mut(), header::CONTENT_LENGTH, found.content);
+    }
+    Ok(response)
+}
+
+async fn get(api: &Api, asked: &mut Asked<'_>, grant: &Grant, digest: &Digest) -> Answer {
+    let range = headers::range(&asked.head.headers, digest);
+    let found = api.cache.blob(grant, digest, range).await?;
+    asked.account.cache = found.status.label();
+    let blob = found.content;
+    let mut response = without_body(StatusCode::OK);
+    let head = response.headers_mut();
+    set_common(head, digest, &found.status);
+    if let Some(length) = blob.content.length() {
+        headers::set_number(head, header::CONTENT_LENGTH, length);
+    }
+    if let (Some(extent), Some(size)) = (blob.extent, blob.size) {
+        headers::set_extent(head, &extent, size);
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
+    *response.body_mut() = Body::from(blob.content);
+    Ok(response)
+}
+
+/// What every answer about a blob has.
+fn set_common(head: &mut HeaderMap, digest: &Digest, status: &CacheStatus) {
+    head.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    head.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers::set_digest(head, digest);
+    headers::set_status(head, status);
+}

@@ -1,0 +1,62 @@
+//! `…/manifests/<reference>` (distribution-spec, end-3, end-7, end-9).
+
+use http::HeaderValue;
+use http::StatusCode;
+use http::header;
+
+use crate::access::Action;
+use crate::access::Target;
+use crate::api::Answer;
+use crate::api::Api;
+use crate::api::Asked;
+use crate::api::body::Body;
+use crate::api::headers;
+use crate::api::route::Place;
+use crate::api::route::Verb;
+use crate::api::without_body;
+use crate::oci::Reference;
+
+use super::uploads;
+
+/// What may be done with a manifest of a repository that takes no pushes.
+const ALLOWED: &str = "GET, HEAD";
+
+/// GET, HEAD and 304; `Accept` is not looked at: the bytes are what the digest names.
+pub(in crate::api) async fn answer(
+    api: &Api,
+    asked: &mut Asked<'_>,
+    place: &Place,
+    reference: &Reference,
+    verb: Verb,
+) -> Answer {
+    asked.account.reference = Some(reference.clone());
+    let target = Target::Manifest(reference.clone());
+    let served = match verb {
+        Verb::Get => true,
+        Verb::Head => false,
+        Verb::Write => return uploads::refuse(api, asked, place, Action::Push, &target, ALLOWED).await,
+        Verb::Delete => return uploads::refuse(api, asked, place, Action::Delete, &target, ALLOWED).await,
+    };
+    let key = api.find(asked, place)?;
+    let grant = api.access.authorize(&asked.caller(Some(place)), Action::Pull, &key, &target).await?;
+    asked.account.principal = Some(grant.principal().clone());
+    let found = api.cache.manifest(&grant, reference, served).await?;
+    asked.account.cache = found.status.label();
+    let manifest = found.content;
+    let mut response = if headers::is_known(&asked.head.headers, &manifest.digest) {
+        without_body(StatusCode::NOT_MODIFIED)
+    } else {
+        let mut response = without_body(StatusCode::OK);
+        let head = response.headers_mut();
+        if let Ok(value) = HeaderValue::from_str(manifest.media_type.as_str()) {
+            head.insert(header::CONTENT_TYPE, value);
+        }
+        // On HEAD too, where no library sets it: containerd asks again without it, others fail.
+        headers::set_number(head, header::CONTENT_LENGTH, manifest.bytes.len() as u64);
+        *response.body_mut() = Body::from(manifest.bytes);
+        response
+    };
+    headers::set_digest(response.headers_mut(), &manifest.digest);
+    headers::set_status(response.headers_mut(), &found.status);
+    Ok(response)
+}

@@ -1,0 +1,8 @@
+//! The distribution specification's endpoints.
+
+pub(super) mod blobs;
+pub(super) mod manifests;
+pub(super) mod referrers;
+pub(super) mod tags;
+pub(super) mod uploads;
+pub(super) mod version;
