@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what can't be read fails the test")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
@@ -121,6 +122,28 @@ fn every_dependency_has_its_reason() {
             assert!(named.contains(&name), "ARCHITECTURE.md does not say what {name} is for");
         }
     }
+}
+
+#[test]
+fn every_metric_is_explained_and_no_other() {
+    let page = fs::read_to_string(root().join("docs/reference/metrics.md")).unwrap();
+    let explained: BTreeSet<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `larder_"))
+        .filter_map(|line| line.split(['`', '{']).next())
+        .collect();
+    let told = larder::telemetry::Metrics::new().encode();
+    let mut metrics = BTreeSet::new();
+    for line in told.lines().filter_map(|line| line.strip_prefix("# TYPE larder_")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        // As they are scraped.
+        metrics.insert(match kind {
+            "counter" => format!("{name}_total"),
+            "info" => format!("{name}_info"),
+            _ => name.to_owned(),
+        });
+    }
+    assert_eq!(explained, metrics.iter().map(String::as_str).collect());
 }
 
 #[test]

@@ -164,7 +164,8 @@ fn violations(module: &[&str], source: &str) -> Vec<String> {
         let before = |back: usize| i.checked_sub(back).map(|j| &tokens[j]);
         let in_path = before(1) == Some(&Token::PathSeparator) && !before(2).is_some_and(|t| t.is("self"));
         match token {
-            Token::Word(word) if word == "use" => in_use = true,
+            // `use<…>` says what a returned type captures.
+            Token::Word(word) if word == "use" => in_use = next(1) != Some(&Token::Other('<')),
             Token::Other(';') => in_use = false,
             Token::Other('{') if in_use => found.push("a group in a `use` line hides its paths".to_owned()),
             Token::Other('{') => {
@@ -355,6 +356,7 @@ fn it_lets_the_rest_be() {
     right(&["store"], "// crate::cache\n/* crate::api /* nested */ crate::api */ const S: &str = \"crate::cache\";");
     right(&["store"], "const S: &str = r#\"\"crate::cache\"#; const C: [char; 3] = ['\"', '\\'', '{']; fn f<'a>() {}");
     right(&["store"], "/// [`crate::cache`]\npub(in crate::store) fn f() {} const B: &[u8] = b\"{ crate::cache\";");
+    right(&["store"], "fn f() -> impl Future<Output = ()> + use<> { async {} }");
     right(&["main"], "fn main() { larder::cli::run() }");
     right(&["cli"], "use larder::cache;");
 }

@@ -320,7 +320,7 @@ impl Metrics {
         self.verify_failures.inc();
     }
 
-    /// A request was refused: `anonymous`, `credential`, `right`, `origin`, `not_allowed`.
+    /// A request was refused: `unauthenticated`, `hidden`, `denied`, `busy`, `unavailable`.
     pub fn denied(&self, reason: &'static str) {
         self.denied.get_or_create(&ReasonLabel { reason }).inc();
     }
