@@ -7,9 +7,13 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::clock::Clock;
 use crate::config;
 use crate::config::Config;
 use crate::config::Reload;
+use crate::config::client::welcome;
+use crate::server::app;
+use crate::telemetry::logging::Logging;
 use crate::telemetry::chain;
 
 use super::Console;
@@ -42,15 +46,21 @@ pub(super) fn run(arguments: &Arguments, global: &Global, console: &Console) -> 
         .build()
         .map_err(|source| Error::File { doing: "starting the runtime".to_owned(), source })?;
     let addresses = addresses(&current.borrow());
-    runtime.block_on(start(current, reload)).map_err(|error| explain(error.as_ref(), &addresses))?;
+    runtime.block_on(start(current, reload, console)).map_err(|error| explain(error.as_ref(), &addresses))?;
     Ok(Outcome::Done)
 }
 
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 /// Serves until the process is told to stop.
-fn start(_current: watch::Receiver<Arc<Config>>, _reload: Reload) -> impl Future<Output = Result<(), Fault>> {
-    std::future::ready(Err("this build has no server yet".into()))
+async fn start(current: watch::Receiver<Arc<Config>>, reload: Reload, console: &Console) -> Result<(), Fault> {
+    let (clock, now) = (Clock::system(), Arc::clone(&current.borrow()));
+    let logging = Logging::start(&now.telemetry, &clock)?;
+    let app = app::build(current, Some(logging), clock).await?;
+    app.follow_process(reload)?;
+    console.note(&welcome(&now, &app.registry, app.admin));
+    app.run(std::future::pending()).await?;
+    Ok(())
 }
 
 /// The addresses with the way to choose another.

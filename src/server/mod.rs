@@ -2,6 +2,7 @@
 //!
 //! What is answered is not decided here: a [`Service`] does that. Listeners, time and shutdown are arguments.
 
+pub mod app;
 mod connection;
 mod head;
 mod listener;

@@ -9,6 +9,7 @@
 )]
 
 mod freshness;
+mod full_disk;
 mod outage;
 mod pull;
 mod resume;

@@ -23,6 +23,7 @@ pub struct Larder {
     pub admin: SocketAddr,
     pub clock: Clock,
     folder: tempfile::TempDir,
+    data: std::path::PathBuf,
     config: String,
     stop: CancellationToken,
     running: Option<tokio::task::JoinHandle<()>>,
@@ -41,14 +42,27 @@ impl Larder {
         Self::with(&format!("{{{upstreams} {more}}}")).await
     }
 
+    /// larder before `upstream`, with its data in a folder of the caller's.
+    pub async fn at(upstream: &Upstream, data: &Path) -> Self {
+        let config = format!(r#"{{"upstreams": {{"docker.io": {{"endpoints": ["{}"]}}}}}}"#, upstream.url());
+        Self::new(&config, tempfile::tempdir().unwrap(), data.to_owned()).await
+    }
+
     /// larder with this configuration; addresses and folder are added to it.
     pub async fn with(config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        Self::new(config, folder, data).await
+    }
+
+    async fn new(config: &str, folder: tempfile::TempDir, data: std::path::PathBuf) -> Self {
         let clock = Clock::manual(Timestamp(1_790_000_000_000));
         let mut larder = Self {
             address: ([127, 0, 0, 1], 0).into(),
             admin: ([127, 0, 0, 1], 0).into(),
             clock,
-            folder: tempfile::tempdir().unwrap(),
+            folder,
+            data,
             config: config.to_owned(),
             stop: CancellationToken::new(),
             running: None,
@@ -72,7 +86,7 @@ impl Larder {
         let sources = config::Sources { file: Some(file), ..config::Sources::default() };
         let loaded = config::load(&sources, &|_: &str| None).unwrap();
         let (_, current) = config::Reload::new(sources, |_| None, loaded);
-        let app = app::build(current, self.clock.clone()).await.unwrap();
+        let app = app::build(current, None, self.clock.clone()).await.unwrap();
         self.address = app.registry[0];
         self.admin = app.admin;
         self.stop = CancellationToken::new();
@@ -89,7 +103,7 @@ impl Larder {
     }
 
     pub fn data(&self) -> std::path::PathBuf {
-        self.folder.path().join("data")
+        self.data.clone()
     }
 
     pub fn advance(&self, by: Duration) {

@@ -1,0 +1,246 @@
+//! The whole program put together from its configuration, in one readable function, and run until it is told to stop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::sync::watch;
+
+use crate::access::Access;
+use crate::api::Api;
+use crate::api::Door;
+use crate::cache::Cache;
+use crate::cache::evict::Watermarks;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::config::Reload;
+use crate::config::client;
+use crate::net::Trust;
+use crate::report::Facts;
+use crate::report::Report;
+use crate::repository;
+use crate::repository::OwnNames;
+use crate::repository::Repositories;
+use crate::repository::Settings;
+use crate::store;
+use crate::store::Store;
+use crate::store::StoreOptions;
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+use crate::telemetry::logging::Logging;
+use crate::upstream::Deps;
+use crate::upstream::Remote;
+
+use super::Certificates;
+use super::ListenError;
+use super::Listener;
+use super::Shutdown;
+use super::Site;
+use super::TlsError;
+
+/// Connections of the admin listener: people and scrapers.
+const ADMIN_CONNECTIONS: usize = 256;
+
+/// Why the program can't be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store can't be opened.
+    #[error("opening the store")]
+    Store(#[source] store::Error),
+    /// An upstream can't be set up.
+    #[error("setting up the upstreams")]
+    Repositories(#[source] repository::Error),
+    /// An address can't be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The certificate can't be used.
+    #[error("setting up TLS")]
+    Tls(#[source] TlsError),
+}
+
+/// The program, listening and not serving yet.
+#[derive(Debug)]
+pub struct App {
+    /// The registry's addresses, as they were bound.
+    pub registry: Vec<SocketAddr>,
+    /// The admin listener's address, as it was bound.
+    pub admin: SocketAddr,
+    config: watch::Receiver<Arc<Config>>,
+    logging: Option<Logging>,
+    sockets: Vec<TcpListener>,
+    admin_socket: TcpListener,
+    certificates: Option<Arc<Certificates>>,
+    store: Store,
+    repositories: Arc<Repositories>,
+    access: Arc<Access>,
+    cache: Cache,
+    api: Arc<Api>,
+    tasks: Tasks,
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
+}
+
+/// Puts the program together: the store first, so that what a crash left is settled before anybody is listened to.
+/// Nothing is asked of any upstream.
+///
+/// `logging` follows the configuration's filter where it is given.
+pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging>, clock: Clock) -> Result<App, Error> {
+    let now = Arc::clone(&config.borrow());
+    let (tasks, metrics) = (Tasks::new(), Arc::new(Metrics::new()));
+    let options = StoreOptions { store: now.store.clone(), lease: now.gc.lease };
+    let opened = Store::open(options, clock.clone(), tasks.clone(), Arc::clone(&metrics)).await;
+    let store = opened.map_err(Error::Store)?;
+    let sockets: Vec<TcpListener> = now.listen.iter().map(|address| super::bind(*address)).collect::<Result<_, _>>()?;
+    let admin_socket = super::bind(now.admin.listen)?;
+    let registry: Vec<SocketAddr> = sockets.iter().filter_map(|s| s.local_addr().ok()).collect();
+    let admin = admin_socket.local_addr().unwrap_or(now.admin.listen);
+    let certificates = now.tls.as_ref().map(Certificates::new).transpose().map_err(Error::Tls)?.map(Arc::new);
+    let repositories = Repositories::new(&settings(&now, &registry), upstreams(&clock, &tasks, &metrics));
+    let repositories = Arc::new(repositories.map_err(Error::Repositories)?);
+    let access = Arc::new(Access::new(&now.access, &now.limits, Arc::clone(&repositories), Arc::clone(&metrics)));
+    let cache = Cache::new(
+        store.clone(),
+        Arc::clone(&repositories),
+        clock.clone(),
+        tasks.clone(),
+        Arc::clone(&metrics),
+        now.limits.clone(),
+    );
+    let shutdown = Shutdown::new();
+    let facts = Facts { listen: registry.clone(), store: now.store.path.clone(), max_bytes: now.store.max_size };
+    let report = Report::new(
+        store.clone(),
+        cache.clone(),
+        Arc::clone(&access),
+        Arc::clone(&repositories),
+        Arc::clone(&metrics),
+        clock,
+        facts,
+    );
+    let api = Api::new(
+        cache.clone(),
+        Arc::clone(&access),
+        Arc::clone(&repositories),
+        report,
+        Arc::clone(&metrics),
+        &now.limits,
+    );
+    api.set_clients(client::target(&now, &registry));
+    let api = Arc::new(api);
+    Ok(App {
+        registry,
+        admin,
+        config,
+        logging,
+        sockets,
+        admin_socket,
+        certificates,
+        store,
+        repositories,
+        access,
+        cache,
+        api,
+        tasks,
+        metrics,
+        shutdown,
+    })
+}
+
+impl App {
+    /// Serves until `stop` ends; then lets transfers finish for as long as the configuration says, and writes down what
+    /// would be lost.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), store::Error> {
+        let now = Arc::clone(&self.config.borrow());
+        let marks = self.config.clone();
+        let evictor = self.cache.clone().evict_under_pressure(move || Some(Watermarks::of(&marks.borrow().store)));
+        self.tasks.spawn("evictor", evictor);
+        self.tasks.spawn("reload", self.follow_configuration());
+        let places = Arc::new(Semaphore::new(now.limits.connections as usize));
+        let admin_places = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
+        let mut listeners: Vec<Listener<Site>> = Vec::new();
+        for socket in self.sockets {
+            let service = Arc::new(Site { api: Arc::clone(&self.api), door: Door::Registry });
+            listeners.push(Listener { socket, tls: self.certificates.clone(), service, places: Arc::clone(&places) });
+        }
+        let service = Arc::new(Site { api: self.api, door: Door::Admin });
+        let tls = self.certificates;
+        listeners.push(Listener { socket: self.admin_socket, tls, service, places: admin_places });
+        let shutdown = self.shutdown.clone();
+        let serving = super::run(listeners, &now.limits, now.drain, &self.tasks, &self.metrics, &self.shutdown);
+        tokio::pin!(serving);
+        let cut = tokio::select! {
+            cut = &mut serving => cut,
+            () = stop => {
+                shutdown.ask();
+                serving.await
+            }
+        };
+        if cut > 0 {
+            tracing::warn!(connections = cut, "transfers were cut: they took longer than `drain`");
+        }
+        drop(self.cache);
+        let closed = self.store.close().await;
+        self.tasks.stop().await;
+        closed
+    }
+
+    /// Ends on SIGTERM and SIGINT, at once on the second; reads the configuration's files again on SIGHUP and when they
+    /// change.
+    pub fn follow_process(&self, reload: Reload) -> io::Result<()> {
+        self.shutdown.on_signals(&self.tasks)?;
+        self.tasks.spawn("configuration files", reload.run(self.tasks.stopping()));
+        Ok(())
+    }
+
+    /// Takes up what changed in the configuration: upstreams, names, freshness, access, the certificate.
+    fn follow_configuration(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (mut config, registry) = (self.config.clone(), self.registry.clone());
+        let (repositories, access) = (Arc::clone(&self.repositories), Arc::clone(&self.access));
+        let (certificates, stopping) = (self.certificates.clone(), self.tasks.stopping());
+        let (logging, api) = (self.logging.clone(), Arc::clone(&self.api));
+        async move {
+            loop {
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    changed = config.changed() => if changed.is_err() { return },
+                }
+                let now = Arc::clone(&config.borrow_and_update());
+                if let Err(error) = repositories.reload(&settings(&now, &registry)) {
+                    tracing::error!(error = %crate::telemetry::chain(&error), "the upstreams stay as they were");
+                    continue;
+                }
+                access.reload(&now.access);
+                api.set_clients(client::target(&now, &registry));
+                if let Some(logging) = &logging
+                    && let Err(error) = logging.set(&now.telemetry.log)
+                {
+                    tracing::error!(error = %crate::telemetry::chain(&error), "the log's filter stays as it was");
+                }
+                if let (Some(certificates), Some(tls)) = (&certificates, &now.tls)
+                    && let Err(error) = certificates.reload(tls)
+                {
+                    tracing::error!(error = %crate::telemetry::chain(&error), "the certificate stays as it was");
+                }
+            }
+        }
+    }
+}
+
+/// What the configuration says of repositories.
+fn settings(config: &Config, registry: &[SocketAddr]) -> Settings {
+    Settings {
+        default_upstream: config.default_upstream.clone(),
+        upstreams: config.upstreams.clone(),
+        hosted: config.hosted.clone(),
+        freshness: config.freshness.clone(),
+        own: OwnNames::new(config.external_url.as_ref(), registry),
+    }
+}
+
+/// Makes the clients of upstreams. The authorities of the machine are read once.
+fn upstreams(clock: &Clock, tasks: &Tasks, metrics: &Arc<Metrics>) -> repository::Build {
+    let deps = Deps { clock: clock.clone(), tasks: tasks.clone(), metrics: Arc::clone(metrics), trust: Trust::load() };
+    Box::new(move |settings| Remote::open(&settings.host, settings, &deps))
+}
