@@ -110,7 +110,8 @@ impl Console {
 
     /// Prints how far a command is: over the last one at a terminal, else a line each.
     pub(super) fn progress(&self, text: &str, last: bool) {
-        if self.quiet {
+        // The last call may only end the line that was overwritten all the time.
+        if self.quiet || (text.is_empty() && self.errors == Errors::Redirected) {
             return;
         }
         let mut out = std::io::stderr().lock();

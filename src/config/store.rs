@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::limits::at_least;
 use super::reading::Environment;
 use super::size;
 use super::table::Table;
@@ -62,21 +63,14 @@ impl Store {
     pub(super) fn read(&mut self, table: &mut Table<'_>) {
         table.later(&["url"]);
         table.set("path", &mut self.path, Value::path);
-        table.set("max_size", &mut self.max_size, |value| {
-            let size = value.size()?;
-            if size < 1 << 20 {
-                value.problem("must be at least 1MiB");
-                return None;
-            }
-            Some(size)
-        });
+        table.set("max_size", &mut self.max_size, |value| at_least(value, 1 << 20, "1MiB"));
         table.set("high_watermark", &mut self.high_watermark, |value| value.parsed(size::percent));
         table.set("low_watermark", &mut self.low_watermark, |value| value.parsed(size::percent));
         table.set("durability", &mut self.durability, |value| {
             value.word(&[("strict", Durability::Strict), ("relaxed", Durability::Relaxed)])
         });
         table.set("reserve_free", &mut self.reserve_free, Value::size);
-        table.set("memory", &mut self.memory, Value::size);
+        table.set("memory", &mut self.memory, |value| at_least(value, 1 << 20, "1MiB"));
         table.set("queue", &mut self.queue, Value::at_least_one);
         table.set("uses", &mut self.uses, Value::at_least_one);
         if self.high_watermark == 0 || self.low_watermark >= self.high_watermark {
