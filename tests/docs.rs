@@ -132,7 +132,20 @@ fn every_metric_is_explained_and_no_other() {
         .filter_map(|line| line.strip_prefix("| `larder_"))
         .filter_map(|line| line.split(['`', '{']).next())
         .collect();
-    let told = larder::telemetry::Metrics::new().encode();
+    let used = larder::telemetry::Metrics::new();
+    // A metric with labels shows once it was used.
+    used.request("manifest", "GET", 200, "hit");
+    used.sent("hit", 1);
+    used.upstream_request("docker.io", "manifest", 200);
+    used.upstream_received("docker.io", 1);
+    used.upstream_up("docker.io", "registry", true);
+    used.budget("docker.io", 1);
+    used.budget_limit("docker.io", 1);
+    used.fills("running", 1);
+    used.store_bytes("proxied", 1);
+    used.denied("hidden");
+    used.connection_refused("limit");
+    let told = used.encode();
     let mut metrics = BTreeSet::new();
     for line in told.lines().filter_map(|line| line.strip_prefix("# TYPE larder_")) {
         let (name, kind) = line.split_once(' ').unwrap();
