@@ -110,10 +110,9 @@ fn is_public(address: IpAddr) -> bool {
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     let special = match (a, b, c) {
-        (0 | 10 | 127, _, _) | (169, 254, _) | (192, 168, _) | (192, 0, 0) => true,
+        (0 | 10 | 127, _, _) | (169, 254, _) | (192, 168, _) | (192, 0, 0) | (198, 18 | 19, _) => true,
         (100, b, _) => (64..128).contains(&b),
         (172, b, _) => (16..32).contains(&b),
-        (198, 18 | 19, _) => true,
         (a, _, _) => a >= 224,
     };
     // Azure serves machines their metadata at a public address.
@@ -125,8 +124,8 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     let [h1, h2] = high.to_be_bytes();
     let [l1, l2] = low.to_be_bytes();
     match (a, b) {
-        // Unspecified, loopback, and IPv4 addresses in an old form.
-        (0, _) => false,
+        // Unspecified, loopback, IPv4 addresses in an old form; Teredo, which hides one.
+        (0, _) | (0x2001, 0) => false,
         // NAT64 leads to the IPv4 address at its end; its local form leads anywhere.
         (0x64, 0xff9b) => c == 0 && is_public_v4(Ipv4Addr::new(h1, h2, l1, l2)),
         // 6to4 leads to the IPv4 address behind its prefix.
@@ -134,8 +133,6 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
             let ([b1, b2], [c1, c2]) = (b.to_be_bytes(), c.to_be_bytes());
             is_public_v4(Ipv4Addr::new(b1, b2, c1, c2))
         }
-        // Teredo hides an IPv4 address.
-        (0x2001, 0) => false,
         // Unique local, link-local, site-local, multicast.
         (a, _) => !(0xfc00..0xfe00).contains(&a) && a < 0xfe80,
     }

@@ -116,8 +116,7 @@ impl Failed {
             Fault::NoConnection(why) => !matches!(why, NoConnection::CircuitOpen | NoConnection::Overloaded),
             Fault::TimedOut => true,
             Fault::Status(status) => status >= 500,
-            Fault::Unusable => part == Part::Token,
-            Fault::RateLimited => part == Part::Token,
+            Fault::Unusable | Fault::RateLimited => part == Part::Token,
             Fault::Denied | Fault::CredentialRefused | Fault::NotAllowed | Fault::Broken | Fault::AddressRefused => {
                 false
             }

@@ -228,11 +228,11 @@ impl Upstream for Remote {
 
     fn state(&self) -> State {
         let (now, wall) = (Instant::now(), self.core.clock.now());
-        let budgets = self.core.endpoints.iter().map(|endpoint| endpoint.budget(Identity::Configured));
+        let mut budgets = self.core.endpoints.iter().map(|endpoint| endpoint.budget(Identity::Configured));
         State {
             host: self.core.host.clone(),
             endpoints: self.core.endpoints.iter().map(Endpoint::state).collect(),
-            budget: budgets.filter_map(|budget| budget.state(now, wall)).next(),
+            budget: budgets.find_map(|budget| budget.state(now, wall)),
             credential_refused: self.core.credentials.is_refused(),
         }
     }

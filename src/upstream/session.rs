@@ -38,6 +38,9 @@ const TOKEN_YOUNG: Duration = Duration::from_secs(5);
 /// How long such a token is given.
 const TOKEN_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Answers of 401 and 403 in one call: one that asks for a password and a token in turns must come to an end.
+const REFUSALS_MAX: u32 = 6;
+
 /// One call at one endpoint.
 #[derive(Debug)]
 pub(super) struct Session<'a> {
@@ -51,9 +54,10 @@ pub(super) struct Session<'a> {
     pub(super) sent: Sent,
     /// Whether the last answer came from a registry's API, wherever that lies: its 404 counts.
     pub(super) is_registry: bool,
+    refusals: u32,
     token_requests: u32,
-    has_waited: bool,
-    has_renewed: bool,
+    waits: u32,
+    renewals: u32,
 }
 
 /// What was shown to the upstream.
@@ -61,7 +65,7 @@ pub(super) struct Session<'a> {
 pub(super) enum Sent {
     Nothing,
     Basic { login: Arc<Login>, value: HeaderValue },
-    Token { token: Token, key: Key, is_new: bool },
+    Token { token: Token, key: Box<Key>, is_new: bool },
 }
 
 impl<'a> Session<'a> {
@@ -84,9 +88,10 @@ impl<'a> Session<'a> {
             is_cold,
             sent: Sent::Nothing,
             is_registry: true,
+            refusals: 0,
             token_requests: 0,
-            has_waited: false,
-            has_renewed: false,
+            waits: 0,
+            renewals: 0,
         }
     }
 
@@ -113,6 +118,10 @@ impl<'a> Session<'a> {
 
     /// What to show after a 401 or 403; an error where nothing is left.
     pub(super) async fn reauthorize(&mut self, status: StatusCode, headers: &HeaderMap) -> Result<(), Failed> {
+        self.refusals += 1;
+        if self.refusals > REFUSALS_MAX {
+            return Err(self.denied());
+        }
         let challenge = challenge::read(headers);
         if let Some(challenge) = &challenge {
             self.endpoint.learn(Known::new(challenge.clone(), self.ask.name.as_str()));
@@ -129,7 +138,7 @@ impl<'a> Session<'a> {
 
     /// 403: final, but for what ran out. ECR says it of an expired password.
     async fn after_forbidden(&mut self) -> Result<(), Failed> {
-        if std::mem::replace(&mut self.has_renewed, true) {
+        if !self.renews_first() {
             return Err(self.denied());
         }
         match &self.sent {
@@ -138,7 +147,7 @@ impl<'a> Session<'a> {
                 self.renew_login(&old).await?.ok_or_else(|| self.denied())
             }
             Sent::Token { key, is_new: false, .. } => {
-                let key = key.clone();
+                let key = Key::clone(key);
                 self.renew_token(key).await
             }
             _ => Err(self.denied()),
@@ -151,22 +160,22 @@ impl<'a> Session<'a> {
         let Sent::Token { token, key, .. } = &self.sent else {
             return self.take_token(bearer, scope).await;
         };
-        if key.scope != scope && !self.has_renewed {
-            self.has_renewed = true;
+        if key.scope != scope && self.renewals == 0 {
+            self.renewals += 1;
             return self.take_token(bearer, scope).await;
         }
         if bearer.error.as_deref() == Some("insufficient_scope") {
             return Err(self.denied());
         }
-        if token.since.elapsed() < TOKEN_YOUNG && !self.has_waited {
-            self.has_waited = true;
+        if token.since.elapsed() < TOKEN_YOUNG && self.waits == 0 {
+            self.waits += 1;
             tokio::time::sleep_until(self.deadline.min(Instant::now() + TOKEN_PATIENCE)).await;
             return Ok(());
         }
-        if std::mem::replace(&mut self.has_renewed, true) {
+        let key = Key::clone(key);
+        if !self.renews_first() {
             return Err(self.denied());
         }
-        let key = key.clone();
         self.renew_token(key).await
     }
 
@@ -177,10 +186,7 @@ impl<'a> Session<'a> {
             return if matches!(self.sent, Sent::Basic { .. }) { Ok(()) } else { Err(self.denied()) };
         };
         let login = Arc::clone(login);
-        if !std::mem::replace(&mut self.has_renewed, true)
-            && self.core.credentials.is_renewable()
-            && self.renew_login(&login).await?.is_some()
-        {
+        if self.renews_first() && self.core.credentials.is_renewable() && self.renew_login(&login).await?.is_some() {
             return Ok(());
         }
         self.core.credentials.refused(&login);
@@ -228,12 +234,12 @@ impl<'a> Session<'a> {
             let login = self.login().await?;
             let key = Key::new(realm.clone(), bearer.service.clone(), scope.clone(), login.as_deref());
             if let Some(token) = self.endpoint.tokens.get(&key) {
-                self.sent = Sent::Token { token, key, is_new: false };
+                self.sent = Sent::Token { token, key: Box::new(key), is_new: false };
                 return Ok(());
             }
             match self.fetch(&key, login.clone()).await {
                 Ok(token) => {
-                    self.sent = Sent::Token { token, key, is_new: true };
+                    self.sent = Sent::Token { token, key: Box::new(key), is_new: true };
                     return Ok(());
                 }
                 // A helper's password may have run out; what it says now may do.
@@ -247,6 +253,12 @@ impl<'a> Session<'a> {
                 Err(failed) => return Err(failed),
             }
         }
+    }
+
+    /// Whether nothing was shown anew yet; from now on something was.
+    fn renews_first(&mut self) -> bool {
+        self.renewals += 1;
+        self.renewals == 1
     }
 
     fn can_renew(&self) -> bool {

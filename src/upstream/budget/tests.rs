@@ -34,7 +34,7 @@ fn warming_stops_first_then_revalidation_never_clients() {
         assert_eq!(budget.admit(Priority::Revalidate, true, now).is_ok(), revalidate, "{remaining}");
         assert!(budget.admit(Priority::Client, true, now).is_ok());
         assert!(budget.admit(Priority::Warm, false, now).is_ok(), "what is free is not held back");
-        let later = now + Duration::from_secs(21_600);
+        let later = now + Duration::from_hours(6);
         assert!(budget.admit(Priority::Warm, true, later).is_ok(), "an old figure is forgotten");
     }
 }

@@ -273,3 +273,36 @@ async fn a_token_service_that_fails_is_a_fault_of_its_own_part() {
         assert_eq!(server.count("/token"), tokens, "{name}: it is not asked again");
     }
 }
+
+#[tokio::test]
+async fn an_upstream_that_asks_for_everything_in_turns_comes_to_an_end() {
+    let turn = AtomicUsize::new(0);
+    let server = Server::start(move |asked| match &*asked.path {
+        "/token" => token("useless"),
+        _ if turn.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) => challenge(asked, ""),
+        _ => reply(401).header("www-authenticate", "Basic realm=\"x\""),
+    })
+    .await;
+    let mut config = server.config();
+    config.credential = Some(basic("ci", "hunter2"));
+    assert_eq!(open(&config).manifest(&ask("a"), &tag()).await.unwrap_err().fault(), Fault::Denied);
+    assert!(server.asked().len() < 12, "{}", server.asked().len());
+}
+
+#[tokio::test]
+async fn a_docker_config_is_what_an_upstream_is_asked_with() {
+    let server = Server::start(guarded).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    let write = |text: &str| {
+        let auth = STANDARD.encode(text);
+        std::fs::write(&path, format!(r#"{{"auths":{{"{}":{{"auth":"{auth}"}}}}}}"#, server.address)).unwrap();
+    };
+    write("ci:old-password");
+    let mut config = server.config();
+    config.credential = Some(Credential::DockerConfig(path.clone()));
+    let upstream = open(&config);
+    assert_eq!(upstream.manifest(&ask("acme/app"), &tag()).await.unwrap_err().fault(), Fault::CredentialRefused);
+    write("ci:hunter2");
+    assert!(upstream.manifest(&ask("acme/app"), &tag()).await.unwrap().is_some(), "after a refusal it is read anew");
+}

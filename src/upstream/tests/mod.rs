@@ -2,5 +2,6 @@
 
 mod auth;
 mod health;
+mod proxy;
 mod pull;
 mod server;
