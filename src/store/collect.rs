@@ -22,7 +22,7 @@ use super::names::Name;
 use super::settle;
 
 /// How often what nothing links is looked at.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
 /// Bytes that one step of a sweep looks at.
 const STEP: usize = 500;
 

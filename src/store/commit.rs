@@ -117,7 +117,8 @@ impl Inner {
                 Put::Manifest { manifest, digest } => {
                     let key = self.key_for(&digest).await?;
                     let facts = truth::facts(&manifest, digest);
-                    links.push((link(key, manifest.size(), truth::kind(&manifest), origin, now), Some(facts)));
+                    links
+                        .push((link(key, manifest.size(), truth::kind(&manifest), origin, now), Some(Box::new(facts))));
                     plan.bytes.push((key, self.spool.stage(manifest.bytes, digest).await?));
                 }
                 Put::Tag { tag, digest, media_type, size, pusher } => {
@@ -205,7 +206,10 @@ impl Inner {
         for step in &intent.steps {
             match step {
                 // A file that was published over another is another file, and the other may have been damaged.
-                Step::Bytes { digest, again: true, .. } => self.hot.forget_everywhere(digest),
+                Step::Bytes { digest, again: true, .. } => {
+                    self.hot.forget_everywhere(digest);
+                    self.reported.mended(digest);
+                }
                 Step::Bytes { digest, .. } => self.hot.forget(of, digest),
                 Step::Link { record, .. } | Step::DropLink { before: record } => self.hot.forget(of, &record.digest),
                 Step::Tag { record, .. } => {

@@ -158,16 +158,16 @@ mod tests {
 
     use futures_util::FutureExt;
 
-    const HOUR: Duration = Duration::from_secs(3600);
+    const HOUR: Duration = Duration::from_hours(1);
 
     #[tokio::test(start_paused = true)]
     async fn a_lease_keeps_until_it_ran_out() {
         let leases = Leases::new(HOUR);
         let digest = Digest::of(b"a");
         assert!(leases.lease(digest));
-        tokio::time::advance(HOUR - Duration::from_secs(1)).await;
+        tokio::time::advance(Duration::from_mins(59)).await;
         assert!(leases.claim(digest, Refetch::Possible).is_none());
-        tokio::time::advance(Duration::from_secs(2)).await;
+        tokio::time::advance(Duration::from_mins(2)).await;
         assert!(leases.claim(digest, Refetch::Possible).is_some());
     }
 

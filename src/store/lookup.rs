@@ -44,10 +44,16 @@ impl Inner {
         let row = match self.index.tag(of, tag).await {
             Ok(Some(row)) => Some((row.record, row.validated_at)),
             // Damage is told to the keeper by the index itself; by name the tree answers.
-            Ok(None) | Err(_) => self.tree.tag(of, tag).await?.map(|record| {
-                let at = record.at;
-                (record, at)
-            }),
+            answer => {
+                let record = self.tree.tag(of, tag).await?;
+                if answer.is_ok() && record.is_some() {
+                    self.doubt_tag(of, tag).await;
+                }
+                record.map(|record| {
+                    let at = record.at;
+                    (record, at)
+                })
+            }
         };
         let Some((record, validated_at)) = row else { return Ok(None) };
         let validated_at = self.uses.last_validation(of, tag).map_or(validated_at, |at| at.max(validated_at));
@@ -96,7 +102,39 @@ impl Inner {
     pub(super) async fn link(&self, of: &RepositoryKey, digest: &Digest) -> Result<Option<LinkRecord>> {
         match self.index.link(of, digest).await {
             Ok(Some(link)) => Ok(Some(link)),
-            Ok(None) | Err(_) => self.tree.link(of, digest).await,
+            answer => {
+                let link = self.tree.link(of, digest).await?;
+                if answer.is_ok() && link.is_some() {
+                    self.doubt_link(of, digest).await;
+                }
+                Ok(link)
+            }
+        }
+    }
+
+    /// The tree has a tag that the index lacks. Unless a commit is just between the two, the index has lost it.
+    async fn doubt_tag(&self, of: &RepositoryKey, tag: &Tag) {
+        let Some(_locked) = self.names.try_lock(of, &Name::Tag(tag.clone())) else { return };
+        let lost = self.is_complete()
+            && matches!(self.index.tag(of, tag).await, Ok(None))
+            && matches!(self.tree.tag(of, tag).await, Ok(Some(_)));
+        self.doubt(lost, of);
+    }
+
+    /// The same for a link.
+    async fn doubt_link(&self, of: &RepositoryKey, digest: &Digest) {
+        let Some(_locked) = self.names.try_lock(of, &Name::Digest(*digest)) else { return };
+        let lost = self.is_complete()
+            && matches!(self.index.link(of, digest).await, Ok(None))
+            && matches!(self.tree.link(of, digest).await, Ok(Some(_)));
+        self.doubt(lost, of);
+    }
+
+    fn doubt(&self, lost: bool, of: &RepositoryKey) {
+        if lost {
+            tracing::warn!(repository = %of, "the index lacks what the tree has; it is made anew");
+            self.completeness.send_replace(Completeness::Rebuilding { done: 0 });
+            self.doubt.notify_one();
         }
     }
 

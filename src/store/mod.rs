@@ -72,6 +72,7 @@ pub struct StoreOptions {
 
 /// One thing to be kept. The puts of one commit become visible together, whatever their order.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a commit has a handful of them, and lives for milliseconds")]
 pub enum Put {
     /// Bytes of a blob, and the repository's link to them.
     Blob(Verified),

@@ -30,7 +30,6 @@ use super::collect;
 use super::folder::Lock;
 use super::hot::Hot;
 use super::index;
-use super::index::Health;
 use super::index::Identity;
 use super::index::Index;
 use super::index::rebuild;
@@ -61,7 +60,7 @@ const RETRY: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Epoch {
     /// Drawn at each start, so that no two are alike.
-    epoch: String,
+    name: String,
     /// The machine's start at that time.
     boot: String,
     /// Whether fsync was left out.
@@ -73,7 +72,13 @@ pub(super) struct Epoch {
 impl Epoch {
     /// What it is called.
     pub(super) fn name(&self) -> &str {
-        &self.epoch
+        &self.name
+    }
+
+    /// The same, as if the machine had been started since.
+    #[cfg(test)]
+    pub(super) fn before_another_boot(&self) -> Self {
+        Self { boot: "another".into(), ..self.clone() }
     }
 }
 
@@ -143,7 +148,7 @@ pub(super) async fn assemble(
         doubt: Arc::default(),
         folder: options.store.path.clone(),
         epoch: Epoch {
-            epoch: format!("{:032x}", fastrand::u128(..)),
+            name: format!("{:032x}", fastrand::u128(..)),
             boot: boot(),
             relaxed: options.store.durability == Durability::Relaxed,
             clean: false,
@@ -200,8 +205,8 @@ impl Inner {
             );
             self.index.clear().await?;
         }
-        let previous = last.map(|last| last.epoch).unwrap_or_default();
-        let identity = Identity { epoch: self.epoch.epoch.clone(), previous, complete: valid };
+        let previous = last.map(|last| last.name).unwrap_or_default();
+        let identity = Identity { epoch: self.epoch.name.clone(), previous, complete: valid };
         let written = match self.index.identify(identity).await {
             Ok(()) => self.tree.put_epoch(&self.epoch).await,
             Err(error) => Err(error.into()),
@@ -257,7 +262,7 @@ impl Inner {
 }
 
 fn is_valid(tree: &Epoch, index: &Identity, boot: &str) -> bool {
-    let same = index.epoch == tree.epoch || index.previous == tree.epoch;
+    let same = index.epoch == tree.name || index.previous == tree.name;
     // Without fsync, what the machine had not written when it went down is lost in any order.
     let torn = tree.relaxed && !tree.clean && (tree.boot != boot || boot.is_empty());
     index.complete && same && !torn
@@ -293,12 +298,17 @@ async fn keep_index(store: Weak<Inner>, stopping: CancellationToken) {
     else {
         return;
     };
+    let mut verified = false;
     loop {
         let Some(inner) = store.upgrade() else { return };
-        let bad = *health.borrow_and_update() == Health::Damaged || !inner.is_complete();
-        let rebuilt = if bad { rebuild::rebuild(&inner).await } else { Ok(()) };
+        if !std::mem::replace(&mut verified, true) && inner.is_complete() {
+            // Damage is told through the health, as that which a lookup meets.
+            drop(inner.index.verify().await);
+        }
+        health.mark_unchanged();
+        let mended = rebuild::mend(&inner).await;
         drop(inner);
-        let pause = match rebuilt {
+        let pause = match mended {
             Ok(()) => Duration::MAX,
             Err(Error::Closed) => return,
             Err(error) => {
@@ -309,7 +319,7 @@ async fn keep_index(store: Weak<Inner>, stopping: CancellationToken) {
         tokio::select! {
             () = stopping.cancelled() => return,
             changed = health.changed() => if changed.is_err() { return },
-            () = doubt.notified() => {}
+            () = doubt.notified() => verified = false,
             () = tokio::time::sleep(pause) => {}
         }
     }

@@ -64,7 +64,7 @@ impl Inner {
                 Step::Bytes { .. } => changes.extend(self.bytes(intent, step).await?),
                 Step::Link { record, .. } => {
                     if self.tree.link(of, &record.digest).await?.as_ref() == Some(record) {
-                        let facts = self.tree.facts(record).await?;
+                        let facts = self.tree.facts(record).await?.map(Box::new);
                         changes.push(Change::Link { of: of.clone(), record: record.clone(), facts });
                     }
                 }
@@ -178,7 +178,7 @@ pub(super) fn later(store: &Arc<Inner>, id: IntentId, intent: Intent, pins: Pins
                 match store.settle(id, &intent).await {
                     Ok(()) => return,
                     Err(error) => {
-                        tracing::debug!(error = %crate::telemetry::chain(&error), "a commit waits to be settled")
+                        tracing::debug!(error = %crate::telemetry::chain(&error), "a commit waits to be settled");
                     }
                 }
             }

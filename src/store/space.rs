@@ -92,7 +92,7 @@ impl Space {
                     "the store is full: what is held is served, nothing more is kept"
                 ),
                 PressureState::ReadOnly => {
-                    tracing::warn!("the store is read-only: what is held is served, nothing more is kept")
+                    tracing::warn!("the store is read-only: what is held is served, nothing more is kept");
                 }
             }
         }

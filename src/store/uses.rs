@@ -19,7 +19,7 @@ use super::names::Name;
 /// How often times are written down.
 const FLUSH_EVERY: Duration = Duration::from_secs(10);
 /// How old a written time may be before the object's next use is written: an hour's error costs eviction nothing.
-const WRITE_EVERY: Duration = Duration::from_secs(3600);
+const WRITE_EVERY: Duration = Duration::from_hours(1);
 /// Rows that one transaction writes at most: nobody's commit waits for more.
 const ROWS_MAX: usize = 500;
 

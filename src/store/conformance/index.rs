@@ -174,7 +174,7 @@ async fn references_come_and_go_with_the_manifest(index: &dyn Index) {
         platform: None,
     };
     let facts = Facts { children: vec![Digest::of(b"child")], referrer: Some((subject, descriptor.clone())) };
-    let manifest = Change::Link { of: repository.clone(), record: record("m"), facts: Some(facts.clone()) };
+    let manifest = Change::Link { of: repository.clone(), record: record("m"), facts: Some(Box::new(facts.clone())) };
     index.apply(None, vec![manifest]).await.unwrap();
     assert_eq!(index.referrers(&repository, &subject, None, 9).await.unwrap().rows, [descriptor]);
     assert_eq!(index.parents(&repository, &Digest::of(b"child"), 9).await.unwrap(), [Digest::of(b"m")]);

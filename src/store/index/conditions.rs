@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 /// Why the index can't answer or be written. What one transaction meets is told to every caller that shares it.
 #[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// The file system has no room for it.
     #[error("no room to write the index")]
     Full(#[source] Arc<redb::Error>),
@@ -27,7 +27,7 @@ pub(crate) enum Error {
 
 impl Error {
     /// Whether only a rebuild helps.
-    pub(crate) fn is_damage(&self) -> bool {
+    pub(in crate::store) fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged(_))
     }
 }

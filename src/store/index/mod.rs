@@ -103,7 +103,7 @@ pub(super) enum Change {
     /// Bytes were found by a rebuild, which knows nothing else of them.
     Found { key: BlobKey, size: u64 },
     /// A link is there; for a manifest with what it names.
-    Link { of: RepositoryKey, record: LinkRecord, facts: Option<Facts> },
+    Link { of: RepositoryKey, record: LinkRecord, facts: Option<Box<Facts>> },
     /// A tag is there.
     Tag { of: RepositoryKey, record: TagRecord, validated_at: Timestamp },
     /// A tag is gone, for good.
@@ -227,6 +227,8 @@ pub(super) trait Index: Debug + Send + Sync {
     async fn identify(&self, identity: Identity) -> Result<()>;
     /// Forgets everything: a rebuild begins.
     async fn clear(&self) -> Result<()>;
+    /// Reads every row. Damage is told as a lookup tells it.
+    async fn verify(&self) -> Result<()>;
     /// Bytes that are stored.
     fn totals(&self) -> Totals;
     /// Whether it works; changes are told.

@@ -18,6 +18,7 @@ use crate::store::Inner;
 use crate::store::Origin;
 use crate::store::Result;
 use crate::store::index::Change;
+use crate::store::index::Health;
 use crate::store::index::Identity;
 use crate::store::tree::RecordPath;
 
@@ -29,6 +30,17 @@ const READERS: usize = 8;
 /// Rebuilds the index; returns when it is complete. A second call waits for the first, and rebuilds again.
 pub(in crate::store) async fn rebuild(store: &Arc<Inner>) -> Result<()> {
     let _one = store.rebuilding.lock().await;
+    make_anew(store).await
+}
+
+/// Rebuilds the index if it can't be relied on.
+pub(in crate::store) async fn mend(store: &Arc<Inner>) -> Result<()> {
+    let _one = store.rebuilding.lock().await;
+    let damaged = *store.index.health().borrow() == Health::Damaged;
+    if damaged || !store.is_complete() { make_anew(store).await } else { Ok(()) }
+}
+
+async fn make_anew(store: &Arc<Inner>) -> Result<()> {
     let mut work = Rebuild { store, done: 0 };
     work.begin().await?;
     work.bytes().await?;
@@ -130,7 +142,7 @@ async fn tag_of(store: &Inner, of: RepositoryKey, tag: Tag) -> Result<Vec<Change
 async fn link(store: &Inner, of: RepositoryKey, digest: Digest) -> Result<Vec<Change>> {
     match store.tree.link(&of, &digest).await {
         Ok(Some(record)) => {
-            let facts = store.tree.facts(&record).await?;
+            let facts = store.tree.facts(&record).await?.map(Box::new);
             Ok(vec![Change::Link { of, record, facts }])
         }
         Ok(None) => Ok(Vec::new()),
@@ -152,6 +164,6 @@ async fn mended(store: &Inner, of: RepositoryKey, digest: Digest) -> Result<Opti
     let record = store.tree.recognise(&key, Origin::Pushed, store.clock.now()).await?;
     let Some(record) = record else { return Ok(None) };
     store.tree.put_link(&of, &record).await?;
-    let facts = store.tree.facts(&record).await?;
+    let facts = store.tree.facts(&record).await?.map(Box::new);
     Ok(Some(Change::Link { of, record, facts }))
 }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::*;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::store::Durability;
 use crate::oci::MediaType;
 
 /// A folder, and a store in it that can be opened again.
@@ -19,6 +20,7 @@ struct Bench {
     folder: tempfile::TempDir,
     clock: Clock,
     lease: Duration,
+    durability: Durability,
 }
 
 /// A store that runs.
@@ -52,13 +54,14 @@ impl Running {
 impl Bench {
     fn new() -> Self {
         let clock = Clock::manual(Timestamp(1_000_000));
-        Self { folder: tempfile::tempdir().unwrap(), clock, lease: Duration::ZERO }
+        Self { folder: tempfile::tempdir().unwrap(), clock, lease: Duration::ZERO, durability: Durability::Strict }
     }
 
     fn options(&self) -> StoreOptions {
         let mut store = Config::default().store;
         store.path = self.folder.path().to_owned();
         store.reserve_free = 0;
+        store.durability = self.durability;
         StoreOptions { store, lease: self.lease }
     }
 

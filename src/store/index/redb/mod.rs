@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 
 use ::redb::ReadTransaction;
 use ::redb::ReadableTable;
+use ::redb::ReadableTableMetadata;
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -108,7 +109,7 @@ impl Redb {
         &self,
         table: Definition,
         prefix: &[u8],
-        after: Option<Vec<u8>>,
+        after: Option<&[u8]>,
         limit: usize,
         read: impl Fn(&ReadTransaction, &[u8], &[u8]) -> Result<T>,
     ) -> Result<Page<T>> {
@@ -116,10 +117,10 @@ impl Redb {
             let end = keys::after(prefix);
             let mut rows = Vec::new();
             let table = transaction.open_table(table).map_err(failed)?;
-            let start = after.as_deref().unwrap_or(prefix);
+            let start = after.unwrap_or(prefix);
             for row in table.range(start..).map_err(failed)? {
                 let (key, value) = row.map_err(failed)?;
-                if after.as_deref() == Some(key.value()) {
+                if after == Some(key.value()) {
                     continue;
                 }
                 if !end.is_empty() && key.value() >= end.as_slice() {
@@ -133,6 +134,18 @@ impl Redb {
             Ok(Page { rows, more: false })
         })
     }
+}
+
+/// Every row is what was written, and none is out of reach.
+fn verified(transaction: &ReadTransaction, table: Definition) -> Result<()> {
+    let table = transaction.open_table(table).map_err(failed)?;
+    let mut count = 0;
+    for row in table.iter().map_err(failed)? {
+        let (key, value) = row.map_err(failed)?;
+        rows::unseal(key.value(), value.value())?;
+        count += 1;
+    }
+    if count == table.len().map_err(failed)? { Ok(()) } else { Err(Error::Damaged("rows are out of reach".into())) }
 }
 
 fn last_intent(transaction: &ReadTransaction) -> Result<u64> {
@@ -203,14 +216,14 @@ impl Index for Redb {
 
     async fn tags(&self, of: &RepositoryKey, after: Option<&Tag>, limit: usize) -> Result<Page<TagRow>> {
         let after = after.map(|tag| keys::tag(of, tag));
-        self.page(tables::TAGS, &keys::repository(of), after, limit, |transaction, key, value| {
+        self.page(tables::TAGS, &keys::repository(of), after.as_deref(), limit, |transaction, key, value| {
             tag_row(transaction, key, rows::read(key, value)?)
         })
     }
 
     async fn links(&self, of: &RepositoryKey, after: Option<&Digest>, limit: usize) -> Result<Page<LinkRecord>> {
         let after = after.map(|digest| keys::link(of, digest));
-        self.page(tables::LINKS, &keys::repository(of), after, limit, |_, key, value| rows::read(key, value))
+        self.page(tables::LINKS, &keys::repository(of), after.as_deref(), limit, |_, key, value| rows::read(key, value))
     }
 
     async fn repositories(&self, after: Option<&RepositoryKey>, limit: usize) -> Result<Page<RepositoryKey>> {
@@ -232,7 +245,9 @@ impl Index for Redb {
     }
 
     async fn blobs(&self, after: Option<&BlobKey>, limit: usize) -> Result<Page<BlobRow>> {
-        self.page(tables::BLOBS, &[], after.map(keys::blob), limit, |_, key, value| rows::read_blob(key, value))
+        self.page(tables::BLOBS, &[], after.map(keys::blob).as_deref(), limit, |_, key, value| {
+            rows::read_blob(key, value)
+        })
     }
 
     async fn referrers(
@@ -243,7 +258,9 @@ impl Index for Redb {
         limit: usize,
     ) -> Result<Page<Descriptor>> {
         let after = after.map(|digest| keys::pair(of, subject, digest));
-        self.page(tables::REFERRERS, &keys::link(of, subject), after, limit, |_, key, value| rows::read(key, value))
+        self.page(tables::REFERRERS, &keys::link(of, subject), after.as_deref(), limit, |_, key, value| {
+            rows::read(key, value)
+        })
     }
 
     async fn parents(&self, of: &RepositoryKey, child: &Digest, limit: usize) -> Result<Vec<Digest>> {
@@ -274,11 +291,12 @@ impl Index for Redb {
     }
 
     async fn orphans(&self, after: Option<&BlobKey>, limit: usize) -> Result<Vec<BlobRow>> {
-        let page = self.page(tables::ORPHANS, &[], after.map(keys::blob), limit, |transaction, key, _| {
-            let table = transaction.open_table(tables::BLOBS).map_err(failed)?;
-            let row = table.get(key).map_err(failed)?;
-            row.map(|row| rows::read_blob(key, row.value())).transpose()
-        })?;
+        let page =
+            self.page(tables::ORPHANS, &[], after.map(keys::blob).as_deref(), limit, |transaction, key, _| {
+                let table = transaction.open_table(tables::BLOBS).map_err(failed)?;
+                let row = table.get(key).map_err(failed)?;
+                row.map(|row| rows::read_blob(key, row.value())).transpose()
+            })?;
         Ok(page.rows.into_iter().flatten().filter(|row| row.state != BlobState::Going).collect())
     }
 
@@ -321,6 +339,13 @@ impl Index for Redb {
 
     async fn clear(&self) -> Result<()> {
         self.ask(&self.urgent, Job::Clear).await.map(|_| ())
+    }
+
+    async fn verify(&self) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let verify =
+            move || tables::ALL.iter().try_for_each(|table| shared.read(|transaction| verified(transaction, *table)));
+        tokio::task::spawn_blocking(verify).await.map_err(|_| Error::Closed)?
     }
 
     fn totals(&self) -> Totals {

@@ -55,6 +55,10 @@ pub(super) const USES: Definition = TableDefinition::new("uses");
 /// word → value
 pub(super) const META: Definition = TableDefinition::new("meta");
 
+/// All of them.
+pub(super) const ALL: [Definition; 13] =
+    [TAGS, VALIDATIONS, LINKS, FACTS, PARENTS, REFERRERS, BLOBS, HOLDERS, ORPHANS, GOING, INTENTS, USES, META];
+
 pub(super) const IDENTITY: &[u8] = b"identity";
 const HOSTED: &[u8] = b"bytes-hosted";
 const PROXIED: &[u8] = b"bytes-proxied";
@@ -148,7 +152,7 @@ impl<'t> Tables<'t> {
                 }
                 _ => Ok(()),
             },
-            Change::Link { of, record, facts } => self.put_link(of, record, facts.as_ref()),
+            Change::Link { of, record, facts } => self.put_link(of, record, facts.as_deref()),
             Change::DropLink { of, digest } => self.drop_link(of, digest),
             Change::Tag { of, record, validated_at } => {
                 let key = keys::tag(of, &record.tag);
@@ -179,7 +183,7 @@ impl<'t> Tables<'t> {
         let key = keys::blob(&row.key);
         put(&mut self.blobs, &key, &rows::write_blob(&key, row))?;
         if row.hosted == 0 && row.proxied == 0 && row.state != BlobState::Going {
-            put(&mut self.orphans, &key, &[])
+            mark(&mut self.orphans, &key)
         } else {
             remove(&mut self.orphans, &key).map(|_| ())
         }
@@ -230,7 +234,7 @@ impl<'t> Tables<'t> {
         let key = keys::link(of, digest);
         put(&mut self.facts, &key, &rows::write(&key, facts)?)?;
         for child in &facts.children {
-            put(&mut self.parents, &keys::pair(of, child, digest), &[])?;
+            mark(&mut self.parents, &keys::pair(of, child, digest))?;
         }
         if let Some((subject, descriptor)) = &facts.referrer {
             let key = keys::pair(of, subject, digest);
@@ -257,7 +261,7 @@ impl<'t> Tables<'t> {
         let row =
             self.blob(key)?.unwrap_or(BlobRow { key: *key, size: 0, state, hosted: 0, proxied: 0, precious: false });
         let (hosted, proxied) = if of.is_hosted() { (1, 0) } else { (0, 1) };
-        put(&mut self.holders, &keys::holder(key, of), &[])?;
+        mark(&mut self.holders, &keys::holder(key, of))?;
         self.write_blob(&BlobRow {
             hosted: row.hosted.saturating_add(hosted),
             proxied: row.proxied.saturating_add(proxied),
@@ -295,7 +299,7 @@ impl<'t> Tables<'t> {
             return Ok(Verdict::Kept);
         }
         self.write_blob(&BlobRow { state: BlobState::Going, ..row })?;
-        put(&mut self.going, &key, &[])?;
+        mark(&mut self.going, &key)?;
         Ok(Verdict::Condemned { size: row.size })
     }
 
@@ -337,6 +341,11 @@ impl<'t> Tables<'t> {
 
 fn put(table: &mut Rows<'_>, key: &[u8], value: &[u8]) -> Result<()> {
     table.insert(key, value).map_err(failed).map(|_| ())
+}
+
+/// A row that says all by its key.
+fn mark(table: &mut Rows<'_>, key: &[u8]) -> Result<()> {
+    put(table, key, &rows::seal(key, &[]))
 }
 
 /// Whether there was a row.
