@@ -12,9 +12,10 @@ use crate::config;
 use crate::config::Config;
 use crate::config::Reload;
 use crate::config::client::welcome;
+use crate::config::telemetry::LogFormat;
 use crate::server::app;
-use crate::telemetry::logging::Logging;
 use crate::telemetry::chain;
+use crate::telemetry::logging::Logging;
 
 use super::Console;
 use super::Error;
@@ -58,7 +59,11 @@ async fn start(current: watch::Receiver<Arc<Config>>, reload: Reload, console: &
     let logging = Logging::start(&now.telemetry, &clock)?;
     let app = app::build(current, Some(logging), clock).await?;
     app.follow_process(reload)?;
-    console.note(&welcome(&now, &app.registry, app.admin));
+    match now.telemetry.format {
+        LogFormat::Text => console.note(welcome(&now, &app.registry, app.admin).trim_end()),
+        // Whoever reads JSON from standard error wants nothing else there.
+        LogFormat::Json => tracing::info!(registry = ?app.registry, admin = %app.admin, "listening"),
+    }
     app.run(std::future::pending()).await?;
     Ok(())
 }

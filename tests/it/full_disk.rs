@@ -83,7 +83,10 @@ async fn a_file_system_that_became_read_only_is_served_from() {
     assert_eq!(larder.manifest("library/held", "1").await.status, 200);
     larder.settled().await;
     small.remount("ro");
-    eventually("larder noticed", async || String::from_utf8_lossy(&larder.get("/readyz").await.body).contains("read-only")).await;
+    eventually("larder noticed", async || {
+        String::from_utf8_lossy(&larder.get("/readyz").await.body).contains("read-only")
+    })
+    .await;
     assert_eq!(larder.blob("library/held", &held.blob(1).0).await.body, held.blob(1).1);
     assert_eq!(larder.manifest("library/cold", "1").await.body, cold.manifest);
     assert_eq!(larder.blob("library/cold", &cold.blob(1).0).await.body, cold.blob(1).1);
