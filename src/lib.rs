@@ -30,6 +30,8 @@ pub mod report;
 #[cfg(feature = "server")]
 pub mod repository;
 #[cfg(feature = "server")]
+pub mod scrub;
+#[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]
 pub mod store;

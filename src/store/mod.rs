@@ -331,6 +331,25 @@ impl Store {
         repair::quarantine(&self.0, key).await
     }
 
+    /// What was kept under a kind and a name of ours, outside of any repository; it survives the loss of the index.
+    pub async fn state<T: serde::de::DeserializeOwned>(
+        &self,
+        kind: &'static str,
+        id: &'static str,
+    ) -> Result<Option<T>> {
+        self.0.tree.state(kind, id).await
+    }
+
+    /// Keeps something under a kind and a name of ours, durably.
+    pub async fn put_state<T: serde::Serialize + Sync>(
+        &self,
+        kind: &'static str,
+        id: &'static str,
+        state: &T,
+    ) -> Result<()> {
+        self.0.tree.put_state(kind, id, state).await
+    }
+
     /// Where bytes are written before they are verified.
     pub fn spool(&self) -> &Spool {
         &self.0.spool

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::body::FileRange;
 use crate::clock::Timestamp;
@@ -99,17 +101,32 @@ impl Truth {
         Ok(Some(LinkRecord { digest: key.digest, generation: key.generation, size, kind, origin, at }))
     }
 
-    /// What the tree says of the last start.
+    /// What the tree says of the last start. One that can't be read is as good as none: the index is made anew.
     pub(super) async fn epoch(&self) -> Result<Option<Epoch>> {
-        match self.0.record(&epoch_path()).await? {
-            // One that can't be read is as good as none: the index is made anew.
-            Some(bytes) => Ok(records::decode(&bytes).ok()),
-            None => Ok(None),
+        match self.state("store", "epoch").await {
+            Err(error) if error.is_damaged_record() => Ok(None),
+            other => other,
         }
     }
 
     pub(super) async fn put_epoch(&self, epoch: &Epoch) -> Result<()> {
-        Ok(self.0.put_record(&epoch_path(), records::encode(epoch)?).await?)
+        self.put_state("store", "epoch", epoch).await
+    }
+
+    pub(super) async fn state<T: DeserializeOwned>(&self, kind: &'static str, id: &'static str) -> Result<Option<T>> {
+        match self.0.record(&RecordPath::State(kind, id)).await? {
+            Some(bytes) => Ok(Some(records::decode(&bytes)?)),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) async fn put_state<T: Serialize + Sync>(
+        &self,
+        kind: &'static str,
+        id: &'static str,
+        state: &T,
+    ) -> Result<()> {
+        Ok(self.0.put_record(&RecordPath::State(kind, id), records::encode(state)?).await?)
     }
 
     /// Whether there is nothing at all.
@@ -128,10 +145,6 @@ impl Truth {
         }
         Ok(Manifest::parse(bytes, media_type.as_str()).ok().map(|manifest| facts(&manifest, record.digest)))
     }
-}
-
-fn epoch_path() -> RecordPath {
-    RecordPath::State("store", "epoch")
 }
 
 /// Reads a whole manifest.
