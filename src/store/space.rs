@@ -7,10 +7,14 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rustix::fs::FallocateFlags;
 use rustix::fs::StatVfsMountFlags;
 use tokio::sync::watch;
+
+/// What the ballast is called in the store's folder.
+pub(super) const BALLAST: &str = "ballast";
 
 /// The ballast is this part of the reserve, and not more than [`BALLAST_BYTES_MAX`].
 const BALLAST_PART: u64 = 4;
@@ -41,10 +45,14 @@ pub enum PressureState {
     ReadOnly,
 }
 
-/// Watches the file system of a folder.
+/// Watches the file system of a folder. Cheap to clone; clones share what they saw.
+#[derive(Clone, Debug)]
+pub struct Space(Arc<Watched>);
+
 #[derive(Debug)]
-pub struct Space {
+struct Watched {
     folder: PathBuf,
+    /// Bytes that stay free, the ballast among them.
     reserve: u64,
     pressure: watch::Sender<Pressure>,
 }
@@ -54,11 +62,11 @@ impl Space {
     pub fn open(folder: &Path, reserve: u64) -> io::Result<Self> {
         let seen = rustix::fs::statvfs(folder)?;
         let reserve = reserve.min(seen.f_blocks.saturating_mul(seen.f_frsize) / RESERVE_PART_MAX);
-        let space = Self {
+        let space = Self(Arc::new(Watched {
             folder: folder.to_owned(),
             reserve,
             pressure: watch::Sender::new(Pressure { free: 0, state: PressureState::Ok }),
-        };
+        }));
         space.look()?;
         if let Err(error) = space.take_ballast() {
             tracing::warn!(%error, "no ballast could be laid by; a full disk will hinder deletes");
@@ -68,55 +76,82 @@ impl Space {
 
     /// What is known, and what changes about it.
     pub fn pressure(&self) -> watch::Receiver<Pressure> {
-        self.pressure.subscribe()
+        self.0.pressure.subscribe()
     }
 
-    /// Looks at the file system again.
+    /// What was last seen.
+    pub fn state(&self) -> PressureState {
+        self.0.pressure.borrow().state
+    }
+
+    /// Looks at the file system again: a microsecond or two.
     pub fn look(&self) -> io::Result<Pressure> {
-        let seen = rustix::fs::statvfs(&self.folder)?;
+        let seen = rustix::fs::statvfs(&self.0.folder)?;
+        // What the ballast takes is kept free already.
+        let ballast = std::fs::metadata(self.ballast()).map_or(0, |ballast| ballast.len());
+        let reserve = self.0.reserve.saturating_sub(ballast);
         let available = seen.f_bavail.saturating_mul(seen.f_frsize);
         let state = if seen.f_flag.contains(StatVfsMountFlags::RDONLY) {
             PressureState::ReadOnly
-        } else if available < self.reserve || (seen.f_files > 0 && seen.f_favail == 0) {
+        } else if available < reserve || (seen.f_files > 0 && seen.f_favail == 0) {
             PressureState::Full
         } else {
             PressureState::Ok
         };
-        let now = Pressure { free: available.saturating_sub(self.reserve), state };
-        let before = self.pressure.send_replace(now);
-        if before.state != now.state {
-            match state {
-                PressureState::Ok => tracing::info!(free = now.free, "the store has room again"),
-                PressureState::Full => tracing::warn!(
-                    reserve = self.reserve,
-                    "the store is full: what is held is served, nothing more is kept"
-                ),
-                PressureState::ReadOnly => {
-                    tracing::warn!("the store is read-only: what is held is served, nothing more is kept");
-                }
+        let now = Pressure { free: available.saturating_sub(reserve), state };
+        self.tell(now);
+        Ok(now)
+    }
+
+    /// Takes note of an error of a write: the file system may refuse what it seems to have room for, by a quota or for
+    /// want of inodes. The next look tells whether that is over.
+    pub fn refused(&self, error: &io::Error) {
+        let state = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => PressureState::Full,
+            io::ErrorKind::ReadOnlyFilesystem => PressureState::ReadOnly,
+            _ => return,
+        };
+        self.tell(Pressure { free: 0, state });
+    }
+
+    fn tell(&self, now: Pressure) {
+        let before = self.0.pressure.send_replace(now);
+        if before.state == now.state {
+            return;
+        }
+        match now.state {
+            PressureState::Ok => tracing::info!(free = now.free, "the store has room again"),
+            PressureState::Full => tracing::warn!(
+                reserve = self.0.reserve,
+                "the store is full: what is held is served, nothing more is kept"
+            ),
+            PressureState::ReadOnly => {
+                tracing::warn!("the store is read-only: what is held is served, nothing more is kept");
             }
         }
-        Ok(now)
     }
 
     /// Whether `bytes` more may be taken.
     pub fn has_room_for(&self, bytes: u64) -> bool {
-        let pressure = *self.pressure.borrow();
+        let pressure = *self.0.pressure.borrow();
         pressure.state == PressureState::Ok && pressure.free >= bytes
     }
 
     /// Lays the ballast by, where there is room.
     pub fn take_ballast(&self) -> io::Result<()> {
-        let bytes = (self.reserve / BALLAST_PART).min(BALLAST_BYTES_MAX);
+        let bytes = (self.0.reserve / BALLAST_PART).min(BALLAST_BYTES_MAX);
         let path = self.ballast();
         if bytes == 0 || path.exists() || !self.has_room_for(bytes) {
             return Ok(());
         }
         let file = File::create(&path)?;
-        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes).map_err(|error| {
+        let laid = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes);
+        if laid.is_err() {
+            // Less than all of it is no use.
             drop(std::fs::remove_file(&path));
-            error.into()
-        })
+        }
+        laid?;
+        self.look().map(drop)
     }
 
     /// Lets the ballast go, for what must be written on a full disk.
@@ -128,30 +163,9 @@ impl Space {
     }
 
     fn ballast(&self) -> PathBuf {
-        self.folder.join("ballast")
+        self.0.folder.join(BALLAST)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reserve_larger_than_a_twentieth_of_the_file_system_is_cut() {
-        let folder = tempfile::tempdir().unwrap();
-        let space = Space::open(folder.path(), u64::MAX).unwrap();
-        let seen = rustix::fs::statvfs(folder.path()).unwrap();
-        assert_eq!(space.reserve, seen.f_blocks * seen.f_frsize / 20);
-        assert!(!space.has_room_for(u64::MAX));
-    }
-
-    #[test]
-    fn the_ballast_is_laid_by_and_let_go() {
-        let folder = tempfile::tempdir().unwrap();
-        let space = Space::open(folder.path(), 1 << 20).unwrap();
-        assert_eq!(std::fs::metadata(folder.path().join("ballast")).unwrap().len(), 1 << 18);
-        space.drop_ballast().unwrap();
-        space.drop_ballast().unwrap();
-        assert!(!folder.path().join("ballast").exists());
-    }
-}
+mod tests;

@@ -26,6 +26,11 @@ impl Extents {
         self.0.get(next).filter(|e| e.start <= at).map_or(at, |e| e.end)
     }
 
+    /// One past the last byte that is there.
+    pub(super) fn end(&self) -> u64 {
+        self.0.last().map_or(0, |e| e.end)
+    }
+
     /// The first hole at or after `at`; its end is open (`u64::MAX`) where nothing follows.
     pub(super) fn hole(&self, at: u64) -> Extent {
         let start = self.reach(at);
@@ -56,6 +61,7 @@ mod tests {
             let rest = &bytes[usize::try_from(reach).unwrap()..];
             let end = rest.iter().position(|b| *b).map_or(u64::MAX, |n| reach + n as u64);
             prop_assert_eq!(hole.end, end);
+            prop_assert_eq!(extents.end(), bytes.iter().rposition(|b| *b).map_or(0, |n| n as u64 + 1));
             prop_assert!(extents.0.windows(2).all(|w| w[0].end < w[1].start));
         }
     }

@@ -3,6 +3,7 @@
 //! `spool/` lies on the file system of `blobs/`, so that sealing needs no copy, and holds `fills/` and `uploads/` and
 //! nothing else. Only this module can make a [`Verified`]: bytes reach the tree in no other way.
 
+mod batch;
 mod extents;
 mod follow;
 mod spooled;
@@ -21,6 +22,9 @@ use rustix::fs::FallocateFlags;
 
 use crate::oci::Algorithm;
 use crate::oci::Digest;
+
+use super::space::PressureState;
+use super::space::Space;
 
 pub use spooled::Progress;
 pub use spooled::SealError;
@@ -65,7 +69,8 @@ pub struct Spool(Arc<Shared>);
 struct Shared {
     fills: PathBuf,
     uploads: PathBuf,
-    next: AtomicU64,
+    /// The file system's reserve, which no file of the spool may take.
+    space: Option<Space>,
     /// Bytes that the files of the spool take or will take.
     bytes: AtomicU64,
 }
@@ -84,7 +89,14 @@ impl Spool {
                 tracing::warn!(%error, "a file that an earlier fill left could not be removed");
             }
         }
-        Ok(Self(Arc::new(Shared { fills, uploads, next: AtomicU64::new(0), bytes: AtomicU64::new(0) })))
+        Ok(Self(Arc::new(Shared { fills, uploads, space: None, bytes: AtomicU64::new(0) })))
+    }
+
+    /// The same spool, which keeps off the reserve of `space` from now on: it begins nothing that does not fit beside it.
+    #[must_use]
+    pub fn within(self, space: &Space) -> Self {
+        let (fills, uploads) = (self.0.fills.clone(), self.0.uploads.clone());
+        Self(Arc::new(Shared { fills, uploads, space: Some(space.clone()), bytes: AtomicU64::new(0) }))
     }
 
     /// Begins a file. Where the size is known its room is reserved at once, so that a full disk shows before anybody was
@@ -123,19 +135,49 @@ impl Spool {
             Area::Fills => &self.0.fills,
             Area::Uploads => &self.0.uploads,
         };
-        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(format!("{}-{number}", std::process::id()));
+        self.0.look_for_room(size.unwrap_or(0)).map_err(|e| Error::new("looking for room", e))?;
+        // Drawn, not counted: in a container each start has the same process number.
+        let path = folder.join(format!("{:016x}", fastrand::u64(..)));
         let file = File::options().read(true).write(true).create_new(true).open(&path);
-        let file = Arc::new(file.map_err(|e| Error::new("making a file in the spool", e))?);
+        let file = Arc::new(file.map_err(|e| {
+            self.0.refused(&e);
+            Error::new("making a file in the spool", e)
+        })?);
         let mut staged = Staged { file, path: Some(path), spool: Arc::clone(&self.0), bytes: 0 };
         if let Some(size) = size.filter(|s| *s > 0) {
             match rustix::fs::fallocate(&staged.file, FallocateFlags::KEEP_SIZE, 0, size) {
                 Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
-                Err(error) => return Err(Error::new("reserving room in the spool", error.into())),
+                Err(error) => {
+                    let error = error.into();
+                    self.0.refused(&error);
+                    return Err(Error::new("reserving room in the spool", error));
+                }
             }
             staged.grow_to(size);
         }
         Ok(staged)
+    }
+}
+
+impl Shared {
+    /// Whether `bytes` fit beside the reserve, asked of the file system right now.
+    fn look_for_room(&self, bytes: u64) -> io::Result<()> {
+        let Some(space) = &self.space else { return Ok(()) };
+        match space.look()? {
+            now if now.state == PressureState::ReadOnly => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+            now if now.state == PressureState::Full || now.free < bytes => Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                format!("{bytes} bytes do not fit beside the reserve of the file system"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells whoever watches the room that the file system took no more.
+    fn refused(&self, error: &io::Error) {
+        if let Some(space) = &self.space {
+            space.refused(error);
+        }
     }
 }
 
@@ -150,6 +192,14 @@ struct Staged {
 }
 
 impl Staged {
+    fn refused(&self, error: &io::Error) {
+        self.spool.refused(error);
+    }
+
+    fn pressure(&self) -> PressureState {
+        self.spool.space.as_ref().map_or(PressureState::Ok, Space::state)
+    }
+
     fn grow_to(&mut self, bytes: u64) {
         if bytes > self.bytes {
             self.spool.bytes.fetch_add(bytes - self.bytes, Ordering::Relaxed);

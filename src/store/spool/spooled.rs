@@ -1,11 +1,8 @@
 //! One file of the spool while it is written: sparse, hashed in order, watched.
 
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -13,24 +10,15 @@ use tokio::sync::watch;
 use crate::body::ByteStream;
 use crate::oci::Algorithm;
 use crate::oci::Digest;
-use crate::oci::Hasher;
 use crate::oci::range::Extent;
 
 use super::Error;
+use super::HELD_BACK_BYTES;
 use super::Staged;
 use super::Verified;
-use super::extents::Extents;
+use super::batch::Filling;
+use super::batch::PENDING_BYTES_MAX;
 use super::follow;
-use super::on_the_pool;
-
-/// Bytes are written when so many came: hashing and writing 16 KiB at a time costs four times the processor time.
-const BATCH_BYTES: usize = 256 << 10;
-
-/// The first bytes are written at once, so that a client's first byte does not wait for a batch.
-const FIRST_BYTES: u64 = 64 << 10;
-
-/// Bytes hashed from the file at a time, where they were written ahead of the hash.
-const CATCH_UP_BYTES: usize = 1 << 20;
 
 /// How far a file has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,159 +62,98 @@ pub enum SealError {
     Spool(#[from] Error),
 }
 
-/// A file of the spool while it is written.
+/// A file of the spool while it is written. It is removed with its last holder, unless it was sealed.
 #[derive(Debug)]
-pub struct Spooled {
-    staged: Mutex<Option<Staged>>,
-    pub(super) file: Arc<std::fs::File>,
-    writing: Mutex<Writing>,
-    progress: watch::Sender<Progress>,
-    /// One batch is written at a time.
-    turn: tokio::sync::Mutex<()>,
-}
-
-#[derive(Debug)]
-struct Writing {
-    size: Option<u64>,
-    extents: Extents,
-    /// What came and is not written yet, in the order in which it came.
-    pending: Vec<(u64, Bytes)>,
-    pending_bytes: usize,
-    /// Away while a batch is hashed.
-    hasher: Option<Hasher>,
-    /// The next byte to be hashed.
-    hashed: u64,
-    failure: Option<Arc<str>>,
-}
+pub struct Spooled(Arc<Filling>);
 
 impl Spooled {
     pub(super) fn new(staged: Staged, size: Option<u64>, algorithm: Algorithm) -> Self {
-        let writing = Writing {
-            size,
-            extents: Extents::default(),
-            pending: Vec::new(),
-            pending_bytes: 0,
-            hasher: Some(Hasher::new(algorithm)),
-            hashed: 0,
-            failure: None,
-        };
-        Self {
-            file: Arc::clone(&staged.file),
-            staged: Mutex::new(Some(staged)),
-            writing: Mutex::new(writing),
-            progress: watch::Sender::new(Progress { watermark: 0, writes: 0, state: State::Filling }),
-            turn: tokio::sync::Mutex::new(()),
-        }
+        Self(Arc::new(Filling::new(staged, size, algorithm)))
     }
 
-    fn writing(&self) -> MutexGuard<'_, Writing> {
-        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn file(&self) -> &Arc<File> {
+        &self.0.file
     }
 
     /// The size of the whole, where it is known.
     pub fn size(&self) -> Option<u64> {
-        self.writing().size
+        self.0.writing().size
     }
 
     /// Sets the size, where the upstream told it with the end of the body only.
     pub fn set_size(&self, size: u64) {
-        self.writing().size = Some(size);
-        self.progress.send_modify(|p| p.writes += 1);
+        self.0.writing().size = Some(size);
+        self.0.progress.send_modify(|p| p.writes += 1);
     }
 
-    /// The next byte that a fetch from the front needs: what came and is not written yet counts as here.
+    /// The next byte that a fetch from the front needs: what came and is not written yet counts as here. `u64::MAX` when
+    /// all is here.
     pub fn cursor(&self) -> u64 {
         self.missing(0).map_or(u64::MAX, |hole| hole.start)
     }
 
     /// The first hole at or after `at`; its end is open (`u64::MAX`) while the size is not known. `None`: all is here.
     pub fn missing(&self, at: u64) -> Option<Extent> {
-        let writing = self.writing();
-        let mut hole = writing.extents.hole(at);
-        // Few batches are pending, and most of them follow each other.
-        while let Some((start, bytes)) =
-            writing.pending.iter().find(|(s, b)| *s <= hole.start && hole.start < s + b.len() as u64)
-        {
-            hole = writing.extents.hole(start + bytes.len() as u64);
-        }
+        let writing = self.0.writing();
+        let hole = writing.accepted.hole(at);
         let size = writing.size.unwrap_or(u64::MAX);
         (hole.start < size).then_some(Extent { start: hole.start, end: hole.end.min(size) })
     }
 
     /// Whether bytes came that are not written yet; they want a [`Spooled::flush`] when no more come for a while.
     pub fn is_pending(&self) -> bool {
-        self.writing().pending_bytes > 0
+        self.0.writing().pending_bytes > 0
     }
 
-    /// Takes bytes for the place `at`, and writes a batch where enough came.
+    /// Takes bytes for the place `at`, in whatever order. Of two that overlap the first are kept. They are written in
+    /// batches beside the caller, who waits only when more than a batch lies there already.
+    ///
+    /// # Errors
+    ///
+    /// Bytes beyond the size; or the file could not be written, now or before: then it is of no use any more.
     pub async fn write(&self, at: u64, bytes: Bytes) -> Result<(), Error> {
-        let full = {
-            let mut writing = self.writing();
-            writing.pending_bytes += bytes.len();
-            writing.pending.push((at, bytes));
-            writing.pending_bytes >= BATCH_BYTES || writing.extents.reach(0) < FIRST_BYTES
+        let is_much = {
+            let mut writing = self.0.writing();
+            writing.check()?;
+            let end = at.checked_add(bytes.len() as u64);
+            if end.is_none_or(|end| writing.size.is_some_and(|size| end > size)) {
+                return Err(Error::new("taking bytes beyond the size", io::ErrorKind::InvalidData.into()));
+            }
+            writing.accept(at, &bytes);
+            self.0.begin_batch(&writing);
+            writing.pending_bytes >= PENDING_BYTES_MAX
         };
-        if full { self.flush().await } else { Ok(()) }
+        if is_much { self.flush().await } else { Ok(()) }
     }
 
-    /// Writes and hashes what came.
+    /// Writes and hashes everything that came.
     pub async fn flush(&self) -> Result<(), Error> {
-        let _turn = self.turn.lock().await;
-        let (batch, hasher, mut hashed) = {
-            let mut writing = self.writing();
-            writing.pending_bytes = 0;
-            (std::mem::take(&mut writing.pending), writing.hasher.take(), writing.hashed)
-        };
-        let Some(mut hasher) = hasher else { return Ok(()) };
-        if batch.is_empty() {
-            self.writing().hasher = Some(hasher);
-            return Ok(());
+        let turn = Arc::clone(&self.0.turn).lock_owned().await;
+        if !self.is_pending() {
+            return self.0.writing().check();
         }
-        let file = Arc::clone(&self.file);
-        let written = on_the_pool(move || {
-            for (at, bytes) in &batch {
-                file.write_all_at(bytes, *at).map_err(|e| Error::new("writing to the spool", e))?;
-                if *at == hashed {
-                    hasher.update(bytes);
-                    hashed += bytes.len() as u64;
-                }
-            }
-            Ok((batch, hasher, hashed))
-        })
-        .await;
-        let (batch, hasher, hashed) = written.inspect_err(|e| self.fail(&e.to_string()))?;
-        let watermark = {
-            let mut writing = self.writing();
-            for (at, bytes) in &batch {
-                writing.extents.insert(*at, at + bytes.len() as u64);
-            }
-            writing.hasher = Some(hasher);
-            writing.hashed = hashed;
-            writing.extents.reach(0)
+        let filling = Arc::clone(&self.0);
+        let write = move || {
+            let written = filling.write_all();
+            drop(turn);
+            written
         };
-        if let Some(staged) = self.staged.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            staged.grow_to(watermark);
-        }
-        self.progress.send_modify(|p| {
-            p.watermark = watermark;
-            p.writes += 1;
-        });
-        Ok(())
+        super::on_the_pool(write).await
     }
 
     /// How far it has come, and what changes about that.
     pub fn progress(&self) -> watch::Receiver<Progress> {
-        self.progress.subscribe()
+        self.0.progress.subscribe()
     }
 
     /// Whether the digest was found right.
     pub fn is_verified(&self) -> bool {
-        self.progress.borrow().state == State::Verified
+        self.0.progress.borrow().state == State::Verified
     }
 
     /// Waits until the digest is found right, or it failed.
     pub async fn wait_verified(&self) -> Result<(), io::Error> {
-        let mut progress = self.progress.subscribe();
+        let mut progress = self.0.progress.subscribe();
         let state = progress.wait_for(|p| p.state != State::Filling).await.map(|p| p.state);
         match state {
             Ok(State::Verified) => Ok(()),
@@ -235,51 +162,40 @@ impl Spooled {
     }
 
     /// The bytes of `extent`, or all of them, as they come. Readers hold the descriptor and one chunk each; none of them
-    /// holds up the writer.
+    /// holds up the writer. The last [`HELD_BACK_BYTES`] come when the digest is found right; a part that ends before the
+    /// last byte may be read as soon as it is there.
     pub fn follow(self: &Arc<Self>, extent: Option<Extent>) -> ByteStream {
         follow::follow(Arc::clone(self), extent)
     }
 
-    /// How far a reader at `at` may read: bytes that are here, less what is held back from readers of the end.
+    /// How far a reader at `at` may read; see [`readable`].
     pub(super) fn readable(&self, at: u64, extent: Option<Extent>) -> u64 {
-        let writing = self.writing();
-        let here = writing.extents.reach(at);
-        match (extent, writing.size) {
-            _ if self.is_verified() => extent.map_or(here, |e| e.end.min(here)),
-            // A slice that does not reach the last byte may go out before the blob is verified.
-            (Some(extent), Some(size)) if extent.end < size => here.min(extent.end),
-            (_, Some(size)) => here.min(size.saturating_sub(super::HELD_BACK_BYTES)).max(at),
-            (_, None) => here.saturating_sub(super::HELD_BACK_BYTES).max(at),
-        }
+        // Looked at first: bytes that come in between are read the next time.
+        let verified = self.is_verified();
+        let writing = self.0.writing();
+        readable(at, writing.written.reach(at), extent.map(|e| e.end), writing.size, verified)
     }
 
     /// Why it failed, for readers.
     pub(super) fn failure(&self) -> io::Error {
-        let writing = self.writing();
+        let writing = self.0.writing();
         io::Error::other(writing.failure.as_deref().unwrap_or("the transfer ended").to_owned())
     }
 
-    /// Gives it up: readers break off.
+    /// Gives it up: readers break off. A file that was sealed stays what it is.
     pub fn fail(&self, why: &str) {
-        self.writing().failure = Some(why.into());
-        self.progress.send_if_modified(|p| {
-            let fails = p.state == State::Filling;
-            if fails {
-                p.state = State::Failed;
-            }
-            fails
-        });
+        self.0.fail(why);
     }
 
     /// Takes up again what was given up for want of bytes; not what was found wrong or could not be written.
     pub fn revive(&self) -> bool {
-        let mut writing = self.writing();
-        if writing.hasher.is_none() || self.staged.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+        let mut writing = self.0.writing();
+        if !writing.is_sound() || self.0.staged().is_none() {
             return false;
         }
         writing.failure = None;
         drop(writing);
-        self.progress.send_if_modified(|p| {
+        self.0.progress.send_if_modified(|p| {
             let failed = p.state == State::Failed;
             if failed {
                 p.state = State::Filling;
@@ -289,43 +205,56 @@ impl Spooled {
         true
     }
 
-    /// Checks the whole against `digest`. The readers get the rest at once; what becomes of the file is the caller's.
+    /// Checks the whole against `digest`. The readers get the rest at once, before anything is brought to disk; that is for
+    /// whoever publishes it. Where the size was never told, it is what came.
     pub async fn seal(&self, digest: Digest) -> Result<Verified, SealError> {
-        self.flush().await?;
-        if let Some(hole) = self.missing(0) {
-            return Err(SealError::Short { from: hole.start });
-        }
-        let (hasher, hashed, size) = {
-            let mut writing = self.writing();
-            (writing.hasher.take(), writing.hashed, writing.extents.reach(0))
+        let turn = Arc::clone(&self.0.turn).lock_owned().await;
+        let filling = Arc::clone(&self.0);
+        let seal = move || {
+            let sealed = filling.seal(digest);
+            drop(turn);
+            sealed
         };
-        let Some(hasher) = hasher else { return Err(SealError::Short { from: 0 }) };
-        let file = Arc::clone(&self.file);
-        let got = on_the_pool(move || catch_up(&file, hasher, hashed, size)).await?;
-        if got != digest {
-            self.fail(&format!("the bytes have the digest {got}"));
-            return Err(SealError::Mismatch { got });
-        }
-        let staged = self.staged.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(staged) = staged else { return Err(SealError::Short { from: 0 }) };
-        self.writing().size = Some(size);
-        self.progress.send_modify(|p| p.state = State::Verified);
-        Ok(Verified { staged, digest, size })
+        let sealed = tokio::task::spawn_blocking(seal).await;
+        sealed.map_err(|e| Error::new("sealing a file of the spool", io::Error::other(e)))?
     }
 }
 
-/// Hashes what was written ahead of the hash.
-fn catch_up(file: &std::fs::File, mut hasher: Hasher, mut at: u64, size: u64) -> Result<Digest, Error> {
-    let mut buffer = vec![0; CATCH_UP_BYTES];
-    while at < size {
-        let wanted = usize::try_from(size - at).unwrap_or(usize::MAX).min(CATCH_UP_BYTES);
-        let part = buffer.get_mut(..wanted).unwrap_or_default();
-        let read = file.read_at(part, at).map_err(|e| Error::new("reading back from the spool", e))?;
-        if read == 0 {
-            return Err(Error::new("reading back from the spool", io::ErrorKind::UnexpectedEof.into()));
+/// How far a reader at `at` may read, of bytes that are here without a hole up to `here`. Pure.
+///
+/// Until the digest is found right nobody gets the last bytes: the last ones of the size, or of what is here where the
+/// size is not known. A part that is known to end before the last byte is no whole body, and goes out as it comes.
+fn readable(at: u64, here: u64, end: Option<u64>, size: Option<u64>, verified: bool) -> u64 {
+    let free = match (end, size) {
+        _ if verified => here,
+        (Some(end), Some(size)) if end < size => here,
+        (_, Some(size)) => here.min(size.saturating_sub(HELD_BACK_BYTES)),
+        (_, None) => here.saturating_sub(HELD_BACK_BYTES),
+    };
+    free.min(end.unwrap_or(u64::MAX)).max(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_held_back_and_nothing_else() {
+        let k = 1024;
+        for (at, here, end, size, verified, want) in [
+            (0, 300 * k, None, Some(1000 * k), false, 300 * k),
+            (0, 990 * k, None, Some(1000 * k), false, 936 * k),
+            (936 * k, 1000 * k, None, Some(1000 * k), false, 936 * k),
+            (936 * k, 1000 * k, None, Some(1000 * k), true, 1000 * k),
+            (0, 1000 * k, Some(1000 * k), Some(1000 * k), false, 936 * k),
+            (950 * k, 1000 * k, Some(999 * k), Some(1000 * k), false, 999 * k),
+            (0, 300 * k, None, None, false, 236 * k),
+            (0, 300 * k, Some(100 * k), None, false, 100 * k),
+            (0, 10 * k, None, None, false, 0),
+            (0, 10 * k, None, Some(10 * k), false, 0),
+            (5 * k, 5 * k, Some(8 * k), Some(1000 * k), false, 5 * k),
+        ] {
+            assert_eq!(readable(at, here, end, size, verified), want, "{at} {here} {end:?} {size:?} {verified}");
         }
-        hasher.update(part.get(..read).unwrap_or_default());
-        at += read as u64;
     }
-    Ok(hasher.finish())
 }

@@ -1,0 +1,348 @@
+//! Writing what came and hashing it in order: on the blocking pool, a batch at a time.
+//!
+//! A batch runs to its end whatever becomes of who began it, so that a caller that goes away leaves nothing half done.
+//! The first bytes for a place win; later ones for it are passed over. So what was hashed, what readers got and what is
+//! in the file are the same bytes.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::OwnedMutexGuard;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::oci::Algorithm;
+use crate::oci::Digest;
+use crate::oci::Hasher;
+use crate::store::space::PressureState;
+
+use super::Error;
+use super::Progress;
+use super::SealError;
+use super::Staged;
+use super::State;
+use super::Verified;
+use super::extents::Extents;
+
+/// Bytes are written when so many came: hashing and writing 16 KiB at a time costs four times the processor time.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// Bytes that may wait while a batch is written: so receiving goes on beside hashing, and memory is bounded.
+pub(super) const PENDING_BYTES_MAX: usize = 1 << 20;
+
+/// The first bytes are written at once, so that a client's first byte does not wait for a batch.
+const FIRST_BYTES: u64 = 64 << 10;
+
+/// Bytes that came this long ago are written, whole batch or not.
+const BATCH_WAIT: Duration = Duration::from_millis(10);
+
+/// Bytes read back at a time where they were written ahead of the hash.
+const READ_BACK_BYTES: u64 = 1 << 20;
+
+/// A file that is being filled: what its writer, its batches and its readers share.
+#[derive(Debug)]
+pub(super) struct Filling {
+    pub(super) file: Arc<File>,
+    pub(super) staged: Mutex<Option<Staged>>,
+    pub(super) progress: watch::Sender<Progress>,
+    /// One batch is written at a time.
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    writing: Mutex<Writing>,
+    algorithm: Algorithm,
+    /// Whether the room for all of it was reserved at the beginning.
+    reserved: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Writing {
+    pub(super) size: Option<u64>,
+    /// What came, written or not.
+    pub(super) accepted: Extents,
+    /// What is in the file.
+    pub(super) written: Extents,
+    written_bytes: u64,
+    pending: Vec<(u64, Bytes)>,
+    pub(super) pending_bytes: usize,
+    /// When the oldest of what is pending came.
+    since: Option<Instant>,
+    /// Away while a batch is hashed, and for good once it was asked for the digest.
+    hasher: Option<Hasher>,
+    /// The next byte to be hashed.
+    hashed: u64,
+    /// Why it was given up.
+    pub(super) failure: Option<Arc<str>>,
+    /// Why the file can't be written: what was accepted is lost, so nothing takes it up again.
+    broken: Option<(io::ErrorKind, Arc<str>)>,
+}
+
+impl Writing {
+    /// Takes in those of the bytes whose place is still empty.
+    pub(super) fn accept(&mut self, at: u64, bytes: &Bytes) {
+        let end = at + bytes.len() as u64;
+        let mut from = at;
+        while from < end {
+            let hole = self.accepted.hole(from);
+            let (start, stop) = (hole.start, hole.end.min(end));
+            if start >= end {
+                break;
+            }
+            let place = |offset: u64| usize::try_from(offset - at).unwrap_or(bytes.len());
+            let part = bytes.slice(place(start)..place(stop));
+            self.pending_bytes += part.len();
+            self.pending.push((start, part));
+            self.accepted.insert(start, stop);
+            self.since.get_or_insert_with(Instant::now);
+            from = stop;
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.pending_bytes > 0
+            && (self.pending_bytes >= BATCH_BYTES
+                || self.written.reach(0) < FIRST_BYTES
+                || self.since.is_some_and(|since| since.elapsed() >= BATCH_WAIT))
+    }
+
+    fn take_pending(&mut self) -> Vec<(u64, Bytes)> {
+        self.pending_bytes = 0;
+        self.since = None;
+        let mut batch = std::mem::take(&mut self.pending);
+        batch.sort_unstable_by_key(|(at, _)| *at);
+        batch
+    }
+
+    /// Whether it can be taken up again after it was given up.
+    pub(super) fn is_sound(&self) -> bool {
+        self.broken.is_none() && self.hasher.is_some()
+    }
+
+    /// The error that ended the writing, if one did.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        match &self.broken {
+            Some((kind, why)) => Err(Error::new("writing to the spool", io::Error::new(*kind, &**why))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Filling {
+    pub(super) fn new(staged: Staged, size: Option<u64>, algorithm: Algorithm) -> Self {
+        let writing = Writing {
+            size,
+            accepted: Extents::default(),
+            written: Extents::default(),
+            written_bytes: 0,
+            pending: Vec::new(),
+            pending_bytes: 0,
+            since: None,
+            hasher: Some(Hasher::new(algorithm)),
+            hashed: 0,
+            failure: None,
+            broken: None,
+        };
+        Self {
+            file: Arc::clone(&staged.file),
+            staged: Mutex::new(Some(staged)),
+            progress: watch::Sender::new(Progress { watermark: 0, writes: 0, state: State::Filling }),
+            turn: Arc::default(),
+            writing: Mutex::new(writing),
+            algorithm,
+            reserved: size.is_some(),
+        }
+    }
+
+    pub(super) fn writing(&self) -> MutexGuard<'_, Writing> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn staged(&self) -> MutexGuard<'_, Option<Staged>> {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a batch if one is due and none is being written. Called with `writing` locked, as the batch before looks for
+    /// more and gives up its turn under the same lock: so nothing that is due is left lying.
+    pub(super) fn begin_batch(self: &Arc<Self>, writing: &Writing) {
+        if !writing.is_due() {
+            return;
+        }
+        if let Ok(turn) = Arc::clone(&self.turn).try_lock_owned() {
+            let filling = Arc::clone(self);
+            drop(tokio::task::spawn_blocking(move || filling.write_due(turn)));
+        }
+    }
+
+    fn write_due(&self, turn: OwnedMutexGuard<()>) {
+        loop {
+            let batch = {
+                let mut writing = self.writing();
+                if writing.broken.is_some() || !writing.is_due() {
+                    drop(turn);
+                    return;
+                }
+                writing.take_pending()
+            };
+            if self.write(&batch).is_err() {
+                // It is remembered for the next call.
+                return;
+            }
+        }
+    }
+
+    /// Writes everything that came. The caller has the turn, and is on the blocking pool.
+    pub(super) fn write_all(&self) -> Result<(), Error> {
+        loop {
+            let batch = {
+                let mut writing = self.writing();
+                writing.check()?;
+                writing.take_pending()
+            };
+            if batch.is_empty() {
+                return Ok(());
+            }
+            self.write(&batch)?;
+        }
+    }
+
+    fn write(&self, batch: &[(u64, Bytes)]) -> Result<(), Error> {
+        let done = self.put(batch).and_then(|()| self.hash(batch));
+        done.map_err(|error| {
+            if let Some(staged) = self.staged().as_ref() {
+                staged.refused(&error);
+            }
+            self.writing().broken = Some((error.kind(), error.to_string().into()));
+            self.fail(&error.to_string());
+            Error::new("writing to the spool", error)
+        })
+    }
+
+    /// Writes the bytes and tells the readers: they need not wait for the hash, as nobody gets the last bytes before it.
+    fn put(&self, batch: &[(u64, Bytes)]) -> io::Result<()> {
+        let full = !self.reserved && self.staged().as_ref().is_some_and(|s| s.pressure() != PressureState::Ok);
+        if full {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "the reserve of the file system is reached"));
+        }
+        for (at, bytes) in batch {
+            self.file.write_all_at(bytes, *at)?;
+        }
+        let (watermark, bytes) = {
+            let mut writing = self.writing();
+            for (at, bytes) in batch {
+                writing.written.insert(*at, at + bytes.len() as u64);
+                writing.written_bytes += bytes.len() as u64;
+            }
+            (writing.written.reach(0), writing.written_bytes)
+        };
+        if let Some(staged) = self.staged().as_mut() {
+            staged.grow_to(bytes);
+        }
+        self.progress.send_modify(|p| {
+            p.watermark = watermark;
+            p.writes += 1;
+        });
+        Ok(())
+    }
+
+    /// Takes the hash on as far as there is no hole: from memory what just came, from the file what came ahead of it.
+    fn hash(&self, batch: &[(u64, Bytes)]) -> io::Result<()> {
+        let (hasher, mut at, end) = {
+            let mut writing = self.writing();
+            (writing.hasher.take(), writing.hashed, writing.written.reach(writing.hashed))
+        };
+        let mut hasher = hasher.ok_or_else(|| io::Error::other("its digest was asked for already"))?;
+        while at < end {
+            let next = batch.partition_point(|(start, _)| *start < at);
+            match batch.get(next) {
+                Some((start, bytes)) if *start == at => {
+                    hasher.update(bytes);
+                    at += bytes.len() as u64;
+                }
+                ahead => {
+                    let until = ahead.map_or(end, |(start, _)| end.min(*start));
+                    at = read_back(&self.file, at, until, &mut hasher)?;
+                }
+            }
+        }
+        let mut writing = self.writing();
+        writing.hasher = Some(hasher);
+        writing.hashed = at;
+        Ok(())
+    }
+
+    /// Gives it up: readers break off.
+    pub(super) fn fail(&self, why: &str) {
+        self.writing().failure = Some(why.into());
+        self.progress.send_if_modified(|p| {
+            let fails = p.state == State::Filling;
+            if fails {
+                p.state = State::Failed;
+            }
+            fails
+        });
+    }
+
+    /// Writes what is left and checks the whole. The caller has the turn, and is on the blocking pool.
+    pub(super) fn seal(&self, digest: Digest) -> Result<Verified, SealError> {
+        self.write_all()?;
+        let (hasher, size) = {
+            let mut writing = self.writing();
+            if let Some(why) = &writing.failure {
+                return Err(Error::new("sealing a file of the spool", io::Error::other(why.to_string())).into());
+            }
+            let (here, end) = (writing.written.reach(0), writing.written.end());
+            let size = writing.size.unwrap_or(end);
+            if here < size {
+                return Err(SealError::Short { from: here });
+            }
+            writing.size = Some(size);
+            // More than the size is not what was promised, whatever its digest.
+            (writing.hasher.take().filter(|_| end == size), size)
+        };
+        let Some(hasher) = hasher else {
+            self.fail("the body is longer than its size");
+            return Err(Error::new("sealing a file of the spool", io::ErrorKind::InvalidData.into()).into());
+        };
+        let got = self.finish(hasher, digest.algorithm(), size)?;
+        if got != digest {
+            self.fail(&format!("the bytes have the digest {got}"));
+            return Err(SealError::Mismatch { got });
+        }
+        let staged = self.staged().take();
+        let Some(staged) = staged else { return Err(SealError::Short { from: 0 }) };
+        self.progress.send_modify(|p| p.state = State::Verified);
+        Ok(Verified { staged, digest, size })
+    }
+
+    /// The digest; all of the file is hashed again where an uploader names one of another algorithm at its end.
+    fn finish(&self, hasher: Hasher, algorithm: Algorithm, size: u64) -> Result<Digest, Error> {
+        if algorithm == self.algorithm {
+            return Ok(hasher.finish());
+        }
+        let (mut hasher, mut at) = (Hasher::new(algorithm), 0);
+        while at < size {
+            at = read_back(&self.file, at, size, &mut hasher)
+                .map_err(|e| Error::new("reading back from the spool", e))?;
+        }
+        Ok(hasher.finish())
+    }
+}
+
+/// Hashes bytes of the file from `at` on, as far as `end`; gives how far it came.
+fn read_back(file: &File, mut at: u64, end: u64, hasher: &mut Hasher) -> io::Result<u64> {
+    let length = usize::try_from((end - at).min(READ_BACK_BYTES)).unwrap_or(usize::MAX);
+    let mut buffer = vec![0; length];
+    while at < end {
+        let wanted = usize::try_from(end - at).unwrap_or(usize::MAX).min(length);
+        let part = buffer.get_mut(..wanted).unwrap_or_default();
+        file.read_exact_at(part, at)?;
+        hasher.update(part);
+        at += wanted as u64;
+    }
+    Ok(at)
+}
