@@ -59,10 +59,12 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Another process has the folder.
-    #[error("another process has {}", folder.display())]
+    #[error("{} has the store in {}", holder.map_or("another process".to_owned(), |pid| format!("process {pid}")), folder.display())]
     InUse {
         /// The folder.
         folder: std::path::PathBuf,
+        /// The process, where the kernel says so.
+        holder: Option<u32>,
     },
     /// The folder is of a format that this version does not know.
     #[error("{} is of a format that this version does not know: {format}", folder.display())]
@@ -85,7 +87,9 @@ fn of_room(kind: std::io::ErrorKind) -> Option<fn(Option<Source>) -> Error> {
     use std::io::ErrorKind;
     match kind {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Some(Error::Full),
-        ErrorKind::ReadOnlyFilesystem => Some(Error::ReadOnly),
+        // What may not be written by its mode or flags (`chattr +i`) is read-only to us; a read that is not allowed is a fault
+        // that may pass, and never an absence.
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Some(Error::ReadOnly),
         _ => None,
     }
 }
@@ -102,7 +106,7 @@ impl From<spool::Error> for Error {
 impl Error {
     /// Whether a record of the tree is not what was written.
     pub(super) fn is_damaged_record(&self) -> bool {
-        matches!(self, Self::Tree(tree::Error::Record(_)))
+        matches!(self, Self::Tree(tree::Error::Damaged { .. }))
     }
 
     /// A fault of the folder itself.
@@ -128,7 +132,7 @@ impl From<tree::Error> for Error {
     fn from(error: tree::Error) -> Self {
         let room = match &error {
             tree::Error::Io { source, .. } => of_room(source.kind()),
-            tree::Error::Record(_) => None,
+            tree::Error::Damaged { .. } | tree::Error::Newer { .. } | tree::Error::Record(_) => None,
         };
         match room {
             Some(room) => room(Some(error.into())),

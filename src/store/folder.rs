@@ -4,6 +4,7 @@ use std::fs::File;
 use std::fs::OpenOptions;
 use std::io::Read as _;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::fs::FlockOperation;
@@ -36,7 +37,7 @@ impl Lock {
             other => other.map_err(failed)?,
         };
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-            rustix::io::Errno::WOULDBLOCK => Error::InUse { folder: folder.to_owned() },
+            rustix::io::Errno::WOULDBLOCK => Error::InUse { folder: folder.to_owned(), holder: holder(&file) },
             other => failed(other.into()),
         })?;
         let mut format = String::new();
@@ -53,6 +54,18 @@ impl Lock {
     }
 }
 
+/// The process that has the lock, from the kernel's list: `1: FLOCK  ADVISORY  WRITE 4711 08:01:131 0 EOF`.
+fn holder(file: &File) -> Option<u32> {
+    let inode = file.metadata().ok()?.ino().to_string();
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        (words.nth(1)? == "FLOCK").then_some(())?;
+        let pid = words.nth(2)?.parse().ok()?;
+        (words.next()?.rsplit(':').next()? == inode).then_some(pid)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,7 +74,8 @@ mod tests {
     fn a_second_one_is_refused_and_the_next_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let lock = Lock::take(folder.path()).unwrap();
-        assert!(matches!(Lock::take(folder.path()), Err(Error::InUse { .. })));
+        let error = Lock::take(folder.path()).unwrap_err();
+        assert!(matches!(error, Error::InUse { holder: Some(pid), .. } if pid == std::process::id()), "{error}");
         drop(lock);
         Lock::take(folder.path()).unwrap();
     }

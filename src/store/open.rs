@@ -99,7 +99,7 @@ pub(super) async fn open(options: StoreOptions, clock: Clock, tasks: Tasks, metr
     let space = Space::open(folder, options.store.reserve_free)
         .map_err(|e| Error::folder("looking at the file system of the store", e))?;
     let tree = Filesystem::open(folder, options.store.durability)?;
-    let spool = Spool::open(&folder.join("spool"))?;
+    let spool = Spool::open(&folder.join("spool"))?.within(&space);
     let index = Arc::new(open_index(&options, &tasks)?);
     let parts = Parts { tree: Truth(Arc::new(tree)), index, spool, space, lock };
     assemble(parts, &options, clock, tasks, metrics).await

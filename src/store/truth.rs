@@ -26,6 +26,7 @@ use super::TagRecord;
 use super::Verified;
 use super::index::Facts;
 use super::open::Epoch;
+use super::tree;
 use super::tree::Opened;
 use super::tree::RecordPath;
 use super::tree::Tree;
@@ -40,15 +41,17 @@ pub(super) struct Truth(pub(super) Arc<dyn Tree>);
 
 impl Truth {
     pub(super) async fn tag(&self, of: &RepositoryKey, tag: &Tag) -> Result<Option<TagRecord>> {
-        match self.0.record(&RecordPath::tag(of, tag)).await? {
-            Some(bytes) => Ok(Some(TagRecord::decode(&bytes)?)),
+        let path = RecordPath::tag(of, tag);
+        match self.0.record(&path).await? {
+            Some(bytes) => Ok(Some(TagRecord::decode(&bytes).map_err(|e| tree::Error::of_record(&path, e))?)),
             None => Ok(None),
         }
     }
 
     pub(super) async fn link(&self, of: &RepositoryKey, digest: &Digest) -> Result<Option<LinkRecord>> {
-        match self.0.record(&RecordPath::link(of, digest)).await? {
-            Some(bytes) => Ok(Some(LinkRecord::decode(&bytes)?)),
+        let path = RecordPath::link(of, digest);
+        match self.0.record(&path).await? {
+            Some(bytes) => Ok(Some(LinkRecord::decode(&bytes).map_err(|e| tree::Error::of_record(&path, e))?)),
             None => Ok(None),
         }
     }

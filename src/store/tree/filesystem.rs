@@ -7,33 +7,33 @@
 //! state/<kind>/<id>
 //! ```
 //!
-//! Parts of paths that are no names begin with `_`; no repository's name has a part that does. Everything is written
-//! beside its place in the spool, brought to disk, renamed, and its folder brought to disk: a reader sees all of it or
-//! nothing, and what was acknowledged survives a power cut. `relaxed` leaves the bringing to disk to the kernel; the
-//! order stays.
+//! Parts of paths that are no names begin with `_`; no repository's name has a part that does. A registry's port stands
+//! behind a `_`, which no host has. Everything is written in the spool, brought to disk, renamed, and its folder brought to
+//! disk: a reader sees all of it or nothing, and what was acknowledged survives a power cut. `relaxed` leaves the bringing
+//! to disk to the kernel; the order stays.
 //!
 //! Opening a file and reading a record are a few microseconds where the kernel has seen them lately, less than handing
 //! them to another thread; so they happen in place. What writes happens on the blocking pool.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
+use std::io::Write as _;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use futures_util::stream;
 use futures_util::stream::BoxStream;
 
 use crate::body::FileRange;
 use crate::config::store::Durability;
-use crate::oci::Digest;
-use crate::oci::RepositoryKey;
 
+use super::super::space::BALLAST;
 use super::super::spool::Verified;
 use super::BlobKey;
 use super::Error;
@@ -41,6 +41,11 @@ use super::Opened;
 use super::RecordPath;
 use super::Result;
 use super::Tree;
+use super::paths;
+use super::walk::walk;
+
+/// Folders that are remembered as being on disk; beyond it some are brought there again.
+const KEPT_MAX: usize = 10_000;
 
 /// The tree in a folder.
 #[derive(Clone, Debug)]
@@ -48,28 +53,36 @@ pub(crate) struct Filesystem(Arc<Folder>);
 
 #[derive(Debug)]
 struct Folder {
+    root: PathBuf,
     blobs: PathBuf,
     repositories: PathBuf,
-    state: PathBuf,
     /// Where records are written before they are renamed.
     staging: PathBuf,
+    /// Let go where a record could not be written otherwise.
+    ballast: PathBuf,
     durability: Durability,
-    next: AtomicU64,
+    /// Folders whose own entries are on disk, as far as this process knows.
+    kept: Mutex<HashSet<PathBuf>>,
 }
 
 impl Filesystem {
     /// The tree in `folder`; its parts are made where they are missing.
     pub(crate) fn open(folder: &Path, durability: Durability) -> Result<Self> {
         let tree = Folder {
+            root: folder.to_owned(),
             blobs: folder.join("blobs"),
             repositories: folder.join("repositories"),
-            state: folder.join("state"),
             staging: folder.join("spool").join("fills"),
+            ballast: folder.join(BALLAST),
             durability,
-            next: AtomicU64::new(0),
+            kept: Mutex::default(),
         };
-        for part in [&tree.blobs, &tree.repositories, &tree.state, &tree.staging] {
-            std::fs::create_dir_all(part).map_err(|e| failed("making", part, e))?;
+        for part in [&tree.blobs, &tree.repositories, &tree.staging] {
+            match std::fs::create_dir_all(part) {
+                // What is held can be read all the same.
+                Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {}
+                made => made.map_err(|e| failed("making", part, e))?,
+            }
         }
         Ok(Self(Arc::new(tree)))
     }
@@ -84,7 +97,7 @@ impl Filesystem {
     }
 }
 
-fn failed(doing: &str, path: &Path, source: io::Error) -> Error {
+pub(super) fn failed(doing: &str, path: &Path, source: io::Error) -> Error {
     Error::Io { doing: format!("{doing} {}", path.display()), source }
 }
 
@@ -95,18 +108,8 @@ impl Folder {
         self.blobs.join(key.digest.algorithm().as_str()).join(shard).join(format!("{hex}.{}", key.generation))
     }
 
-    fn repository(&self, of: &RepositoryKey) -> PathBuf {
-        self.repositories.join(of.path())
-    }
-
     fn record(&self, path: &RecordPath) -> PathBuf {
-        match path {
-            RecordPath::Link(of, digest) => {
-                self.repository(of).join("_links").join(digest.algorithm().as_str()).join(digest.hex())
-            }
-            RecordPath::Tag(of, tag) => self.repository(of).join("_tags").join(tag.as_str()),
-            RecordPath::State(kind, id) => self.state.join(kind).join(id),
-        }
+        self.root.join(paths::of_record(path))
     }
 
     /// Brings a file's bytes to disk. After a failure the file is of no use: a later success of the same descriptor
@@ -129,50 +132,85 @@ impl Folder {
         }
     }
 
-    /// Makes a folder and those above it, and brings each new one's entry to disk.
+    /// Makes a folder and those above it, and brings each one's entry to disk. A folder that is there may still be only in
+    /// memory, made by another thread or before a crash; so the first use of each by this process brings it to disk.
     fn make(&self, folder: &Path) -> Result<()> {
-        match std::fs::create_dir(folder) {
-            Ok(()) => folder.parent().map_or(Ok(()), |parent| self.keep_listing(parent)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let parent = folder.parent().ok_or_else(|| failed("making", folder, error))?;
-                self.make(parent)?;
-                self.make(folder)
-            }
-            Err(error) => Err(failed("making", folder, error)),
+        // One at a time: whoever finds a folder there must not go on before it is on disk.
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if !folder.is_dir() {
+            // Somebody removed it by hand, and perhaps others.
+            kept.clear();
         }
+        let new: Vec<&Path> = folder.ancestors().take_while(|f| *f != self.root && !kept.contains(*f)).collect();
+        for folder in new.into_iter().rev() {
+            match std::fs::create_dir(folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(failed("making", folder, error));
+                }
+                _ => self.keep_listing(folder.parent().unwrap_or(&self.root))?,
+            }
+            if kept.len() >= KEPT_MAX {
+                kept.clear();
+            }
+            kept.insert(folder.to_owned());
+        }
+        Ok(())
     }
 
     fn publish(&self, key: &BlobKey, blob: Verified) -> Result<Opened> {
         let (path, size) = (self.blob(key), blob.size());
+        // After a failure the file is dropped, and removed with that.
         self.keep(blob.file(), &path)?;
         let folder = path.parent().unwrap_or(&self.blobs);
         self.make(folder)?;
+        let was_there = path.exists();
         let file = blob.rename_to(&path).map_err(|e| failed("publishing", &path, e))?;
-        self.keep_listing(folder)?;
+        if let Err(error) = self.keep_listing(folder) {
+            // A later success of the folder would say nothing of this entry: it is taken back.
+            if !was_there {
+                drop(std::fs::remove_file(&path));
+            }
+            return Err(error);
+        }
         Ok(Opened::File(FileRange { file, offset: 0, length: size }))
     }
 
+    /// Writes a record. Where there is no room the ballast is let go: new content was refused before that, so what still
+    /// writes is a delete, the settling of a commit, or a start.
     fn put(&self, path: &RecordPath, record: &[u8]) -> Result<()> {
+        match self.put_once(path, record) {
+            Err(Error::Io { source, .. })
+                if source.kind() == io::ErrorKind::StorageFull && std::fs::remove_file(&self.ballast).is_ok() =>
+            {
+                tracing::warn!("the file system is full to its last bytes; the ballast was let go");
+                self.put_once(path, record)
+            }
+            done => done,
+        }
+    }
+
+    fn put_once(&self, path: &RecordPath, record: &[u8]) -> Result<()> {
         let target = self.record(path);
         let folder = target.parent().unwrap_or(&self.repositories);
         self.make(folder)?;
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let staged = self.staging.join(format!("{}-record-{number}", std::process::id()));
-        let written = (|| {
-            std::fs::write(&staged, record).map_err(|e| failed("writing", &staged, e))?;
-            if self.durability == Durability::Strict {
-                let file = File::open(&staged).map_err(|e| failed("opening", &staged, e))?;
-                self.keep(&file, &staged)?;
-            }
-            std::fs::rename(&staged, &target).map_err(|e| failed("writing", &target, e))
-        })();
+        // Drawn, not counted: in a container each start has the same process number.
+        let staged = self.staging.join(format!("{:016x}-record", fastrand::u64(..)));
+        let written = self
+            .write_staged(&staged, record)
+            .and_then(|()| std::fs::rename(&staged, &target).map_err(|e| failed("writing", &target, e)));
         if written.is_err() {
             // Nothing is there, or a half of it that the next start removes.
             drop(std::fs::remove_file(&staged));
         }
         written?;
         self.keep_listing(folder)
+    }
+
+    fn write_staged(&self, staged: &Path, record: &[u8]) -> Result<()> {
+        let file = File::options().write(true).create_new(true).open(staged);
+        let mut file = file.map_err(|e| failed("making", staged, e))?;
+        file.write_all(record).map_err(|e| failed("writing", staged, e))?;
+        self.keep(&file, staged)
     }
 
     fn remove(&self, path: &Path) -> Result<()> {
@@ -185,7 +223,7 @@ impl Folder {
 }
 
 /// Whether the error says that there is no such file; one that it can't be looked at is another thing.
-fn is_absence(error: &io::Error) -> bool {
+pub(super) fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
@@ -215,7 +253,7 @@ impl Tree for Filesystem {
     fn blobs(&self) -> BoxStream<'_, Result<(BlobKey, u64)>> {
         let files = walk(self.0.blobs.clone());
         files
-            .map(|found| found.and_then(|path| blob_of(&path)))
+            .map(|found| found.and_then(|path| sized(&path)))
             .filter_map(|found| async move { found.transpose() })
             .boxed()
     }
@@ -245,7 +283,7 @@ impl Tree for Filesystem {
         files
             .filter_map(move |found| {
                 let record = match found {
-                    Ok(path) => path.strip_prefix(&root).ok().and_then(record_of).map(Ok),
+                    Ok(path) => path.strip_prefix(&root).ok().and_then(paths::record_of).map(Ok),
                     Err(error) => Some(Err(error)),
                 };
                 std::future::ready(record)
@@ -254,48 +292,9 @@ impl Tree for Filesystem {
     }
 }
 
-/// All files below a folder, read one folder at a time on the blocking pool. A folder that can't be read is an error of
-/// the stream: what follows from it must not be taken for all there is.
-fn walk(root: PathBuf) -> BoxStream<'static, Result<PathBuf>> {
-    stream::unfold(vec![root], |mut folders| async move {
-        let folder = folders.pop()?;
-        let listed = tokio::task::spawn_blocking(move || list(&folder)).await;
-        let (below, files) = match listed.map_err(io::Error::other) {
-            Ok(Ok((below, files))) => (below, files.into_iter().map(Ok).collect::<Vec<_>>()),
-            Ok(Err(error)) => (Vec::new(), vec![Err(error)]),
-            Err(error) => (Vec::new(), vec![Err(failed("listing", Path::new("the tree"), error))]),
-        };
-        folders.extend(below);
-        Some((stream::iter(files), folders))
-    })
-    .flatten()
-    .boxed()
-}
-
-fn list(folder: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if is_absence(&error) => return Ok((Vec::new(), Vec::new())),
-        Err(error) => return Err(failed("listing", folder, error)),
-    };
-    let (mut below, mut files) = (Vec::new(), Vec::new());
-    for entry in entries {
-        let entry = entry.map_err(|e| failed("listing", folder, e))?;
-        let kind = entry.file_type().map_err(|e| failed("looking at", &entry.path(), e))?;
-        if kind.is_dir() { below.push(entry.path()) } else { files.push(entry.path()) }
-    }
-    Ok((below, files))
-}
-
-/// What a file below `blobs` is, by its name; files of other names are none of ours and left alone.
-fn blob_of(path: &Path) -> Result<Option<(BlobKey, u64)>> {
-    let key = (|| {
-        let (hex, generation) = path.file_name()?.to_str()?.split_once('.')?;
-        let algorithm = path.parent()?.parent()?.file_name()?.to_str()?;
-        let digest: Digest = format!("{algorithm}:{hex}").parse().ok()?;
-        Some(BlobKey { digest, generation: generation.parse().ok()? })
-    })();
-    let Some(key) = key else { return Ok(None) };
+/// A stored blob and its size; files of other names are none of ours and left alone.
+fn sized(path: &Path) -> Result<Option<(BlobKey, u64)>> {
+    let Some(key) = paths::blob_of(path) else { return Ok(None) };
     match std::fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some((key, metadata.len()))),
         // It went while the folder was being read.
@@ -304,17 +303,5 @@ fn blob_of(path: &Path) -> Result<Option<(BlobKey, u64)>> {
     }
 }
 
-/// What a file below `repositories` is, by its path.
-fn record_of(path: &Path) -> Option<RecordPath> {
-    let parts: Vec<&str> = path.iter().map(|p| p.to_str()).collect::<Option<_>>()?;
-    match parts.as_slice() {
-        [name @ .., "_links", algorithm, hex] => {
-            let digest = format!("{algorithm}:{hex}").parse().ok()?;
-            Some(RecordPath::Link(RepositoryKey::from_path(&name.join("/")).ok()?, digest))
-        }
-        [name @ .., "_tags", tag] => {
-            Some(RecordPath::Tag(RepositoryKey::from_path(&name.join("/")).ok()?, tag.parse().ok()?))
-        }
-        _ => None,
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,13 @@
 //! The object tree: bytes and records, the truth of the store.
 
 pub(crate) mod filesystem;
+#[cfg(test)]
+pub(crate) mod memory;
+mod paths;
 pub mod records;
+mod walk;
 
+use std::fmt;
 use std::fmt::Debug;
 
 use async_trait::async_trait;
@@ -34,8 +39,38 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A record is not what was written.
-    #[error("the record is damaged")]
+    #[error("the record {record} is damaged")]
+    Damaged {
+        /// Its path, from the store's folder.
+        record: String,
+        /// What is wrong with it.
+        #[source]
+        source: records::RecordError,
+    },
+    /// A record is of a format that only a newer version knows. It is neither read nor written over.
+    #[error(
+        "the record {record} was written by a newer version of larder (format {version}), which this one can't read"
+    )]
+    Newer {
+        /// Its path, from the store's folder.
+        record: String,
+        /// The format.
+        version: u32,
+    },
+    /// A record can't be written as one.
+    #[error("a record could not be encoded")]
     Record(#[from] records::RecordError),
+}
+
+impl Error {
+    /// The error of a record that can't be read.
+    pub(in crate::store) fn of_record(path: &RecordPath, source: records::RecordError) -> Self {
+        let record = path.to_string();
+        match source {
+            records::RecordError::Newer { version } => Self::Newer { record, version },
+            source => Self::Damaged { record, source },
+        }
+    }
 }
 
 /// The result of an operation of the tree.
@@ -80,16 +115,27 @@ impl RecordPath {
     }
 }
 
+/// Where it is, from the store's folder.
+impl fmt::Display for RecordPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&paths::of_record(self))
+    }
+}
+
 /// The contract of a tree.
+///
+/// What was written is durable on return, unless the store is relaxed, and is seen as a whole or not at all. Absence is
+/// `Ok(None)` and said only where it is certain; a fault is an error. Each call may be repeated after an unknown outcome.
 #[async_trait]
 pub trait Tree: Debug + Send + Sync {
     /// Opens stored bytes.
     async fn open(&self, key: &BlobKey) -> Result<Option<Opened>>;
-    /// Makes verified bytes visible: all of them, durably, or nothing.
+    /// Makes verified bytes visible: all of them, durably, or nothing. Over bytes of the same key it is a repair: who has
+    /// those open goes on reading them.
     async fn publish(&self, key: &BlobKey, blob: Verified) -> Result<Opened>;
-    /// Removes bytes; removing the absent is success.
+    /// Removes bytes; removing the absent is success. Who has them open goes on reading them.
     async fn remove(&self, key: &BlobKey) -> Result<()>;
-    /// All stored bytes with their sizes.
+    /// All stored bytes with their sizes, in no order. An error in between means that they are not all there is.
     fn blobs(&self) -> BoxStream<'_, Result<(BlobKey, u64)>>;
     /// Reads a record.
     async fn record(&self, path: &RecordPath) -> Result<Option<Bytes>>;
@@ -97,6 +143,6 @@ pub trait Tree: Debug + Send + Sync {
     async fn put_record(&self, path: &RecordPath, record: Bytes) -> Result<()>;
     /// Removes a record, durably; removing the absent is success.
     async fn remove_record(&self, path: &RecordPath) -> Result<()>;
-    /// All records of repositories.
+    /// All records of repositories, in no order. An error in between means that they are not all there is.
     fn records(&self) -> BoxStream<'_, Result<RecordPath>>;
 }

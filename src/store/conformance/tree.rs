@@ -1,0 +1,104 @@
+//! What every tree must do.
+
+use std::os::unix::fs::FileExt as _;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::TryStreamExt as _;
+
+use crate::config::store::Durability;
+use crate::oci::Digest;
+use crate::oci::RepositoryKey;
+use crate::store::BlobKey;
+use crate::store::spool::Spool;
+use crate::store::spool::Verified;
+use crate::store::tree::Opened;
+use crate::store::tree::RecordPath;
+use crate::store::tree::Tree;
+use crate::store::tree::filesystem::Filesystem;
+use crate::store::tree::memory::Memory;
+
+async fn verified(spool: &Spool, text: &'static str) -> (BlobKey, Verified) {
+    let digest = Digest::of(text.as_bytes());
+    let blob = spool.stage(Bytes::from_static(text.as_bytes()), digest).await.unwrap();
+    (BlobKey { digest, generation: 0 }, blob)
+}
+
+fn text(opened: &Opened) -> String {
+    let Opened::File(range) = opened;
+    let mut bytes = vec![0; usize::try_from(range.length).unwrap()];
+    range.file.read_exact_at(&mut bytes, range.offset).unwrap();
+    String::from_utf8(bytes).unwrap()
+}
+
+async fn bytes_are_published_and_removed(tree: &dyn Tree, spool: &Spool) {
+    let (key, blob) = verified(spool, "layer").await;
+    let next = BlobKey { generation: 1, ..key };
+    assert!(tree.open(&key).await.unwrap().is_none());
+    tree.remove(&key).await.unwrap();
+    assert_eq!(text(&tree.publish(&key, blob).await.unwrap()), "layer");
+    assert_eq!(spool.bytes(), 0);
+    let opened = tree.open(&key).await.unwrap().unwrap();
+    // Over the same key, and beside it.
+    tree.publish(&key, verified(spool, "layer").await.1).await.unwrap();
+    tree.publish(&next, verified(spool, "layer").await.1).await.unwrap();
+    let mut all: Vec<_> = tree.blobs().try_collect().await.unwrap();
+    all.sort_unstable();
+    assert_eq!(all, [(key, 5), (next, 5)]);
+    tree.remove(&key).await.unwrap();
+    tree.remove(&key).await.unwrap();
+    assert!(tree.open(&key).await.unwrap().is_none());
+    assert_eq!(text(&tree.open(&next).await.unwrap().unwrap()), "layer");
+    assert_eq!(text(&opened), "layer", "who has it open reads on");
+}
+
+async fn records_are_written_over_and_removed(tree: &dyn Tree) {
+    let repository = |path: &str| RepositoryKey::from_path(path).unwrap();
+    let long = RepositoryKey::from_path(&format!("_hosted/{}", "a".repeat(255))).unwrap();
+    let mut paths = vec![
+        RecordPath::link(&repository("docker.io/library/alpine"), &Digest::of(b"x")),
+        RecordPath::tag(&repository("docker.io/library/alpine"), &"3".parse().unwrap()),
+        RecordPath::tag(&repository("docker.io/library/alpine/deeper"), &"3".parse().unwrap()),
+        RecordPath::tag(&repository("localhost:5000/a"), &"_tags".parse().unwrap()),
+        RecordPath::tag(&long, &"t".repeat(128).parse().unwrap()),
+    ];
+    let state = RecordPath::State("store", "epoch");
+    for path in paths.iter().chain([&state]) {
+        assert_eq!(tree.record(path).await.unwrap(), None);
+        tree.remove_record(path).await.unwrap();
+        tree.put_record(path, Bytes::from_static(b"first")).await.unwrap();
+        tree.put_record(path, Bytes::from_static(b"second")).await.unwrap();
+        assert_eq!(tree.record(path).await.unwrap().unwrap(), "second");
+    }
+    let mut all: Vec<_> = tree.records().try_collect().await.unwrap();
+    all.sort_unstable();
+    paths.sort_unstable();
+    assert_eq!(all, paths);
+    for path in paths.iter().chain([&state]) {
+        tree.remove_record(path).await.unwrap();
+        tree.remove_record(path).await.unwrap();
+        assert_eq!(tree.record(path).await.unwrap(), None);
+    }
+    assert!(tree.records().next().await.is_none());
+}
+
+#[tokio::test]
+async fn the_tree_in_a_folder_keeps_the_contract() {
+    for durability in [Durability::Strict, Durability::Relaxed] {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = Filesystem::open(folder.path(), durability).unwrap();
+        let spool = Spool::open(&folder.path().join("spool")).unwrap();
+        bytes_are_published_and_removed(&tree, &spool).await;
+        records_are_written_over_and_removed(&tree).await;
+        assert_eq!(std::fs::read_dir(folder.path().join("spool/fills")).unwrap().count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn the_tree_in_memory_keeps_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::open(folder.path()).unwrap();
+    let tree = Memory::default();
+    bytes_are_published_and_removed(&tree, &spool).await;
+    records_are_written_over_and_removed(&tree).await;
+}

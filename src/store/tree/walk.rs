@@ -1,0 +1,67 @@
+//! All files below a folder, some at a time, on the blocking pool.
+
+use std::fs::ReadDir;
+use std::path::Path;
+use std::path::PathBuf;
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use futures_util::stream::BoxStream;
+
+use super::Result;
+use super::filesystem::failed;
+use super::filesystem::is_absence;
+
+/// Entries that one step reads: a folder of a million files must not be in memory as a whole.
+const STEP: usize = 1000;
+
+/// The folders that are being read, the innermost last.
+type Open = Vec<(PathBuf, ReadDir)>;
+
+/// All files below `root`, in no order. What can't be read is an error of the stream: what else comes must not be taken for
+/// all there is. A root that is not there has no files.
+pub(super) fn walk(root: PathBuf) -> BoxStream<'static, Result<PathBuf>> {
+    let begin = Some((Vec::new(), Some(root)));
+    stream::unfold(begin, |state| async move {
+        let (open, root) = state?;
+        match tokio::task::spawn_blocking(move || step(open, root)).await {
+            Ok((found, open)) => Some((stream::iter(found), (!open.is_empty()).then_some((open, None)))),
+            Err(error) => {
+                let error = failed("listing", Path::new("the tree"), std::io::Error::other(error));
+                Some((stream::iter(vec![Err(error)]), None))
+            }
+        }
+    })
+    .flatten()
+    .boxed()
+}
+
+fn step(mut open: Open, root: Option<PathBuf>) -> (Vec<Result<PathBuf>>, Open) {
+    let mut found = Vec::new();
+    if let Some(root) = root {
+        enter(root, &mut open, &mut found);
+    }
+    for _ in 0..STEP {
+        let Some((folder, entries)) = open.last_mut() else { break };
+        let Some(entry) = entries.next() else {
+            open.pop();
+            continue;
+        };
+        let looked = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)));
+        match looked {
+            Ok((path, kind)) if kind.is_dir() => enter(path, &mut open, &mut found),
+            Ok((path, _)) => found.push(Ok(path)),
+            Err(error) => found.push(Err(failed("listing", folder, error))),
+        }
+    }
+    (found, open)
+}
+
+fn enter(folder: PathBuf, open: &mut Open, found: &mut Vec<Result<PathBuf>>) {
+    match std::fs::read_dir(&folder) {
+        Ok(entries) => open.push((folder, entries)),
+        // It went meanwhile.
+        Err(error) if is_absence(&error) => {}
+        Err(error) => found.push(Err(failed("listing", &folder, error))),
+    }
+}
