@@ -248,7 +248,8 @@ impl Metrics {
         self.first_byte.observe(seconds);
     }
 
-    /// An upstream answered with `status`, or not at all (0). `kind`: `manifest`, `blob`, `token`, `tags`, `referrers`.
+    /// An upstream answered with `status`, or not at all (0). `kind`: `manifest`, `blob`, `token`, `tags`,
+    /// `referrers`, `probe`.
     pub fn upstream_request(&self, upstream: &str, kind: &'static str, status: u16) {
         let labels = UpstreamRequestLabels { upstream: upstream.to_owned(), kind, status: Status(status) };
         self.upstream_requests.get_or_create(&labels).inc();

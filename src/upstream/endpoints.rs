@@ -252,7 +252,9 @@ impl Core {
                 self.succeeded(endpoint, Part::Registry, &endpoint.origin);
             }
             let rest = Duration::from_millis(fastrand::u64(BETWEEN_TRIES_MS));
-            if count < tries && failed.error.retry() == Retry::Now && Instant::now() + rest < session.deadline {
+            // Who was silent once costs the client as much again.
+            let may_help = failed.error.retry() == Retry::Now && failed.error.fault() != Fault::TimedOut;
+            if may_help && count < tries && Instant::now() + rest < session.deadline {
                 tokio::time::sleep(rest).await;
                 continue;
             }

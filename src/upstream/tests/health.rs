@@ -126,6 +126,7 @@ async fn no_headers_in_time_is_a_time_out() {
     config.limits.headers = Duration::from_millis(200);
     let upstream = open(&config);
     assert_eq!(fault(&upstream, &ask("a")).await, Fault::TimedOut);
+    assert_eq!(server.asked().len(), 1, "silence is not tried twice");
     assert_eq!(fault(&upstream, &ask("a")).await, CIRCUIT_OPEN);
 }
 
