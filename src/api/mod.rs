@@ -13,9 +13,6 @@ mod health;
 pub mod route;
 mod v2;
 
-#[cfg(test)]
-mod tests;
-
 use std::net::IpAddr;
 use std::sync::Arc;
 

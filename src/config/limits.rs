@@ -8,8 +8,8 @@ use super::value::Value;
 /// The bounds that belong to no single upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Open client connections of the registry listeners together; beyond it the oldest idle one gives way, or the
-    /// new one waits in the kernel.
+    /// Open client connections of the registry listeners together, at most half of the files that the process may have
+    /// open; beyond it a new one is answered 503 and closed.
     pub connections: u32,
     /// Requests answered at the same time; beyond it 503 with `Retry-After`.
     pub requests: u32,

@@ -5,9 +5,6 @@ mod image;
 mod inventory;
 mod status;
 
-#[cfg(test)]
-mod tests;
-
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -157,7 +157,8 @@ impl App {
         let evictor = self.cache.clone().evict_under_pressure(move || Some(Watermarks::of(&marks.borrow().store)));
         self.tasks.spawn("evictor", evictor);
         self.tasks.spawn("reload", self.follow_configuration());
-        let places = Arc::new(Semaphore::new(now.limits.connections as usize));
+        let files = usize::try_from(super::files_allowed() / 2).unwrap_or(usize::MAX);
+        let places = Arc::new(Semaphore::new((now.limits.connections as usize).min(files)));
         let admin_places = Arc::new(Semaphore::new(ADMIN_CONNECTIONS));
         let mut listeners: Vec<Listener<Site>> = Vec::new();
         for socket in self.sockets {
