@@ -14,8 +14,8 @@ fn replay(name: &str, target: fn(&[u8])) {
     let mut seen = 0;
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        let seed = fs::read(&path).unwrap();
-        assert!(std::panic::catch_unwind(|| target(&seed)).is_ok(), "{}", path.display());
+        let bytes = fs::read(&path).unwrap();
+        assert!(std::panic::catch_unwind(|| target(&bytes)).is_ok(), "{}", path.display());
         seen += 1;
     }
     assert!(seen > 5, "the seeds of {name} are not there");
