@@ -132,7 +132,7 @@ impl Api {
                 response
             }
         };
-        if head.uri.path().contains("v2") {
+        if head.uri.path().contains("/v2") {
             response.headers_mut().insert(headers::API_VERSION, HeaderValue::from_static("registry/2.0"));
         }
         headers::set_namespace(response.headers_mut(), account.namespace.as_deref());
