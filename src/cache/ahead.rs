@@ -24,7 +24,11 @@ impl Cache {
         }
         self.looked_after.insert(key, ());
         let (cache, repository, body) = (self.clone(), repository.clone(), body.clone());
-        self.tasks.spawn("fills ahead", async move { cache.fill_children(repository, body).await });
+        let counted = self.counted("ahead");
+        self.tasks.spawn("fills ahead", async move {
+            cache.fill_children(repository, body).await;
+            drop(counted);
+        });
     }
 
     async fn fill_children(self, repository: RepositoryKey, body: ManifestBody) {
@@ -40,11 +44,12 @@ impl Cache {
             let Ok(permit) = Arc::clone(&self.ahead).acquire_owned().await else { return };
             let (cache, repository, proxied, digest) =
                 (self.clone(), repository.clone(), proxied.clone(), child.digest);
+            let counted = self.counted("ahead");
             self.tasks.spawn("fill ahead", async move {
                 if let Err(error) = cache.fill_ahead(&repository, &proxied, &digest, Priority::Client).await {
                     tracing::debug!(%repository, %digest, %error, "a blob could not be fetched ahead of its request");
                 }
-                drop(permit);
+                drop((permit, counted));
             });
         }
     }

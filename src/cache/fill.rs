@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -89,6 +90,8 @@ pub(super) struct Order {
 pub(super) struct Fill {
     order: Order,
     stage: watch::Sender<Stage>,
+    /// The spool, from the first answer on; it stays when the fill fails.
+    spool: OnceLock<Arc<Spooled>>,
     claims: Mutex<Claims>,
     released: Notify,
     ahead: Arc<Semaphore>,
@@ -107,6 +110,7 @@ impl Fill {
         Self {
             order,
             stage: watch::Sender::new(Stage::Asking),
+            spool: OnceLock::new(),
             resumed: Mutex::new(resumed),
             claims: Mutex::default(),
             released: Notify::new(),
@@ -154,7 +158,7 @@ impl Fill {
             Err(error) => Err(error),
         };
         if let Err(error) = &outcome {
-            if let Stage::Filling(spooled) = &*self.stage.borrow() {
+            if let Some(spooled) = self.spooled() {
                 spooled.fail(&error.to_string());
             }
             if !matches!(*self.stage.borrow(), Stage::NoRoom) {
@@ -176,10 +180,7 @@ impl Fill {
 
     /// The spool, where there is one: a later fill may go on from it.
     pub(super) fn spooled(&self) -> Option<Arc<Spooled>> {
-        match &*self.stage.borrow() {
-            Stage::Filling(spooled) => Some(Arc::clone(spooled)),
-            _ => None,
-        }
+        self.spool.get().cloned()
     }
 
     /// Has `extent` fetched on its own when the front would take long to reach it. Returns at once.
@@ -396,6 +397,8 @@ impl Fill {
         match made {
             Ok(spooled) => {
                 self.confirm(&self.order.repository);
+                // Only the front's first answer comes here: nobody else has set it.
+                let spooled = Arc::clone(self.spool.get_or_init(|| spooled));
                 self.stage.send_replace(Stage::Filling(Arc::clone(&spooled)));
                 Ok(spooled)
             }

@@ -18,6 +18,7 @@ use crate::store::spool::Spooled;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
+use super::Counted;
 use super::error::Error;
 use super::fill::Fill;
 use super::fill::Order;
@@ -94,10 +95,12 @@ impl Fills {
         under_way.insert(order.digest, Arc::clone(&fill));
         drop(under_way);
         let over = Over { fills: self.clone(), digest: order.digest };
+        let counted = Counted::new(&self.shared.metrics, "blob");
         let work = Self::run(self.clone(), Arc::clone(&fill), order.digest);
         self.shared.tasks.spawn("fill", async move {
             let _over = over;
             work.await;
+            drop(counted);
         });
         Ok((fill, false))
     }
@@ -112,9 +115,9 @@ impl Fills {
         let shared = &self.shared;
         // The semaphore is never closed.
         let Ok(_turn) = shared.turns.acquire().await else { return };
-        shared.metrics.fills("running", 1);
+        let began = Instant::now();
         let outcome = fill.run(&shared.store).await;
-        shared.metrics.fills("running", -1);
+        shared.metrics.fill_seconds(began.elapsed().as_secs_f64());
         let verified = match outcome {
             Ok(verified) => verified,
             Err(error) => {

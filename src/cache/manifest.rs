@@ -92,6 +92,7 @@ impl Cache {
         let landed = self
             .manifests
             .join(key, |publish| async move {
+                let _counted = cache.counted("manifest");
                 let ask = Self::ask(&owned, Priority::Client);
                 match cache.fetch_manifest(&owned, &proxied, &ask, &wanted).await {
                     Ok(fetched) => {

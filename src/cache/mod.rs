@@ -160,6 +160,11 @@ impl Cache {
         Ok(self.store.held(repository, digest).await?)
     }
 
+    /// Counts work until the guard is dropped: `larder_fills` by state.
+    fn counted(&self, state: &'static str) -> Counted {
+        Counted::new(&self.metrics, state)
+    }
+
     fn ask(repository: &RepositoryKey, priority: Priority) -> Ask {
         Ask { name: repository.name.clone(), priority, identity: Identity::Configured, within: None }
     }
@@ -179,6 +184,26 @@ impl Cache {
             self.absent.insert((repository.clone(), reference.into().0), Instant::now());
         }
         error
+    }
+}
+
+/// Work that is counted while this lives.
+#[derive(Debug)]
+struct Counted {
+    metrics: Arc<Metrics>,
+    state: &'static str,
+}
+
+impl Counted {
+    fn new(metrics: &Arc<Metrics>, state: &'static str) -> Self {
+        metrics.fills(state, 1);
+        Self { metrics: Arc::clone(metrics), state }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.metrics.fills(self.state, -1);
     }
 }
 

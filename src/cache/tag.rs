@@ -211,6 +211,7 @@ impl Cache {
 
     /// One look at the upstream. Its answer is published before it is committed.
     async fn look(self, look: Look, publish: Publish<Result<Refreshed, Error>>) {
+        let _counted = self.counted("manifest");
         let mut ask = Self::ask(&look.repository, look.priority);
         // With a copy to serve, nobody waits long for the upstream.
         ask.within = look.known.as_ref().map(|_| look.proxied.limits.stale_answer);

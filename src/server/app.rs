@@ -24,7 +24,6 @@ use crate::repository;
 use crate::repository::OwnNames;
 use crate::repository::Repositories;
 use crate::repository::Settings;
-use crate::scrub::Scrub;
 use crate::store;
 use crate::store::Store;
 use crate::store::StoreOptions;
@@ -77,7 +76,6 @@ pub struct App {
     repositories: Arc<Repositories>,
     access: Arc<Access>,
     cache: Cache,
-    scrub: Scrub,
     api: Arc<Api>,
     tasks: Tasks,
     metrics: Arc<Metrics>,
@@ -112,7 +110,6 @@ pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging
     );
     let shutdown = Shutdown::new();
     let facts = Facts { listen: registry.clone(), store: now.store.path.clone(), max_bytes: now.store.max_size };
-    let scrub = Scrub::new(store.clone(), clock.clone(), tasks.clone(), now.scrub.rate);
     let report = Report::new(
         store.clone(),
         cache.clone(),
@@ -127,7 +124,6 @@ pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging
         Arc::clone(&access),
         Arc::clone(&repositories),
         report,
-        scrub.clone(),
         Arc::clone(&metrics),
         &now.limits,
     );
@@ -145,7 +141,6 @@ pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging
         repositories,
         access,
         cache,
-        scrub,
         api,
         tasks,
         metrics,
@@ -161,7 +156,6 @@ impl App {
         let marks = self.config.clone();
         let evictor = self.cache.clone().evict_under_pressure(move || Some(Watermarks::of(&marks.borrow().store)));
         self.tasks.spawn("evictor", evictor);
-        self.tasks.spawn("scrub-keeper", self.scrub.clone().keep(now.scrub.every));
         self.tasks.spawn("reload", self.follow_configuration());
         let files = usize::try_from(super::files_allowed() / 2).unwrap_or(usize::MAX);
         let places = Arc::new(Semaphore::new((now.limits.connections as usize).min(files)));
@@ -174,22 +168,26 @@ impl App {
         let service = Arc::new(Site { api: self.api, door: Door::Admin });
         let tls = self.certificates;
         listeners.push(Listener { socket: self.admin_socket, tls, service, places: admin_places });
-        let shutdown = self.shutdown.clone();
-        let serving = super::run(listeners, &now.limits, now.drain, &self.tasks, &self.metrics, &self.shutdown);
-        tokio::pin!(serving);
-        let cut = tokio::select! {
-            cut = &mut serving => cut,
-            () = stop => {
-                shutdown.ask();
-                serving.await
+        let cut = {
+            let serving = super::run(listeners, &now.limits, now.drain, &self.tasks, &self.metrics, &self.shutdown);
+            tokio::pin!(serving);
+            tokio::select! {
+                cut = &mut serving => cut,
+                () = stop => {
+                    self.shutdown.ask();
+                    serving.await
+                }
             }
         };
         if cut > 0 {
             tracing::warn!(connections = cut, "transfers were cut: they took longer than `drain`");
         }
         drop(self.cache);
-        let closed = self.store.close().await;
         self.tasks.stop().await;
+        let closed = self.store.close().await;
+        drop(self.store);
+        // The index's writer ends when nobody can ask it any more; then the folder is free for the next process.
+        drop(tokio::task::spawn_blocking(move || self.tasks.join_threads()).await);
         closed
     }
 

@@ -47,7 +47,7 @@ async fn a_tag_that_moved_is_fetched_by_digest() {
     upstream.add("library/app", "1", &new);
     larder.advance(Duration::from_secs(61));
     upstream.forget();
-    assert_eq!(larder.manifest("library/app", "1").await.body, new.manifest);
+    assert!(larder.manifest("library/app", "1").await.body[..] == new.manifest[..]);
     let asked: Vec<String> =
         upstream.asked(|s| s.path.contains("/manifests/")).iter().map(|s| format!("{} {}", s.method, s.path)).collect();
     assert_eq!(
@@ -55,7 +55,7 @@ async fn a_tag_that_moved_is_fetched_by_digest() {
         ["HEAD /v2/library/app/manifests/1".to_owned(), format!("GET /v2/library/app/manifests/{}", new.digest)]
     );
     // The old one is still there by its digest.
-    assert_eq!(larder.manifest("library/app", &old.digest.to_string()).await.body, old.manifest);
+    assert!(larder.manifest("library/app", &old.digest.to_string()).await.body[..] == old.manifest[..]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,7 +69,7 @@ async fn a_stale_tag_is_served_at_once_and_looked_at_behind() {
     upstream.add("library/app", "1", &new);
     larder.advance(Duration::from_secs(61));
     let answer = larder.manifest("library/app", "1").await;
-    assert_eq!(answer.body, old.manifest);
+    assert!(answer.body[..] == old.manifest[..]);
     assert_eq!(answer.header("cache-status"), "larder; hit; detail=stale-while-revalidate");
     eventually("the new one is served", async || {
         larder.manifest("library/app", "1").await.body[..] == new.manifest[..]

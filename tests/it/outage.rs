@@ -40,13 +40,13 @@ async fn every_fault_serves_what_is_held_and_is_no_404_for_what_is_not() {
         );
         for _ in 0..3 {
             let held = larder.manifest("library/held", "1").await;
-            assert_eq!((held.status, &held.body[..]), (200, &image.manifest[..]), "{what}");
+            assert!(held.status == 200 && held.body[..] == image.manifest[..], "{what}");
             assert!(held.header("cache-status").contains("stale"), "{what}: {}", held.header("cache-status"));
             assert!(held.header("warning").starts_with("299 - \"stale"), "{what}: {}", held.header("warning"));
         }
         let digest = larder.manifest("library/held", &image.digest.to_string()).await;
         assert_eq!((digest.status, digest.header("cache-status")), (200, "larder; hit"), "{what}");
-        assert_eq!(larder.blob("library/held", &image.blob(1).0).await.body, image.blob(1).1, "{what}");
+        assert!(larder.blob("library/held", &image.blob(1).0).await.body[..] == image.blob(1).1[..], "{what}");
         assert_eq!(larder.get("/readyz").await.status, 200, "{what}");
     }
 }

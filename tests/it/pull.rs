@@ -17,7 +17,7 @@ async fn an_image_comes_as_it_is_upstream_and_then_from_here() {
     let larder = Larder::before(&upstream).await;
     for round in ["cold", "warm"] {
         let manifest = larder.manifest("library/app", "1").await;
-        assert_eq!((manifest.status, &manifest.body[..]), (200, &image.manifest[..]), "{round}");
+        assert!(manifest.status == 200 && manifest.body[..] == image.manifest[..], "{round}");
         assert_eq!(manifest.header("docker-content-digest"), image.digest.to_string());
         assert_eq!(manifest.header("content-type"), image.media_type);
         for (digest, bytes) in &image.blobs {
@@ -40,13 +40,13 @@ async fn an_image_is_still_here_after_a_restart() {
     larder.manifest("library/app", "1").await;
     larder.settled().await;
     let (digest, bytes) = image.blob(1);
-    assert_eq!(larder.blob("library/app", &digest).await.body, bytes);
+    assert!(larder.blob("library/app", &digest).await.body[..] == bytes[..]);
     larder.settled().await;
     larder.stop().await;
     upstream.stop().await;
     larder.start().await;
-    assert_eq!(larder.manifest("library/app", "1").await.body, image.manifest);
-    assert_eq!(larder.blob("library/app", &digest).await.body, bytes);
+    assert!(larder.manifest("library/app", "1").await.body[..] == image.manifest[..]);
+    assert!(larder.blob("library/app", &digest).await.body[..] == bytes[..]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,9 +68,9 @@ async fn an_index_and_its_images_are_pulled_by_digest() {
     let whole = index(&[image(4, &[100]), image(5, &[100])]);
     upstream.add("org/multi", "1", &whole);
     let larder = Larder::before(&upstream).await;
-    assert_eq!(larder.manifest("org/multi", "1").await.body, whole.manifest);
+    assert!(larder.manifest("org/multi", "1").await.body[..] == whole.manifest[..]);
     let child = &whole.children[1];
-    assert_eq!(larder.manifest("org/multi", &child.digest.to_string()).await.body, child.manifest);
+    assert!(larder.manifest("org/multi", &child.digest.to_string()).await.body[..] == child.manifest[..]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,7 +81,7 @@ async fn a_blob_that_another_repository_has_needs_the_word_of_this_ones_upstream
     upstream.add("library/public", "1", &public);
     let larder = Larder::before(&upstream).await;
     let (digest, bytes) = private.blob(1);
-    assert_eq!(larder.blob("acme/private", &digest).await.body, bytes);
+    assert!(larder.blob("acme/private", &digest).await.body[..] == bytes[..]);
     larder.settled().await;
     let answer = larder.blob("library/public", &digest).await;
     assert_eq!((answer.status, answer.code().as_str()), (404, "BLOB_UNKNOWN"));
@@ -89,9 +89,9 @@ async fn a_blob_that_another_repository_has_needs_the_word_of_this_ones_upstream
     upstream.add("library/public", "2", &private);
     upstream.forget();
     let second = Larder::before(&upstream).await;
-    assert_eq!(second.blob("acme/private", &digest).await.body, bytes);
+    assert!(second.blob("acme/private", &digest).await.body[..] == bytes[..]);
     second.settled().await;
-    assert_eq!(second.blob("library/public", &digest).await.body, bytes);
+    assert!(second.blob("library/public", &digest).await.body[..] == bytes[..]);
     assert_eq!(upstream.asked(|s| s.is_blob(&digest)).len(), 1);
 }
 
@@ -111,7 +111,7 @@ async fn ranges_are_served_cold_and_warm() {
         for round in ["cold", "warm"] {
             let answer = larder.ranged("library/app", &digest, range).await;
             assert_eq!(answer.status, 206, "{range} {round}");
-            assert_eq!(answer.body[..], bytes[want.clone()], "{range} {round}");
+            assert!(answer.body[..] == bytes[want.clone()], "{range} {round}");
             assert_eq!(answer.header("content-range"), format!("bytes {}-{}/300000", want.start, want.end - 1));
             larder.settled().await;
         }
@@ -136,8 +136,8 @@ async fn a_wrong_byte_never_makes_a_complete_blob() {
     assert_eq!((answer.status, answer.complete), (502, true));
     assert!(crate::support::larder::files(&larder.data().join("blobs")).is_empty(), "nothing wrong is kept");
     upstream.unscript();
-    assert_eq!(larder.blob("library/app", &digest).await.body, bytes);
-    assert_eq!(larder.blob("library/app", &small).await.body, small_bytes);
+    assert!(larder.blob("library/app", &digest).await.body[..] == bytes[..]);
+    assert!(larder.blob("library/app", &small).await.body[..] == small_bytes[..]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

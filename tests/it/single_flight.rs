@@ -72,7 +72,7 @@ async fn a_transfer_that_all_clients_left_is_finished() {
         larder.blob("library/app", &digest).await.header("cache-status") == "larder; hit"
     })
     .await;
-    assert_eq!(larder.blob("library/app", &digest).await.body, bytes);
+    assert!(larder.blob("library/app", &digest).await.body[..] == bytes[..]);
     assert_eq!(upstream.asked(|s| s.is_blob(&digest)).len(), 1);
 }
 
@@ -89,11 +89,14 @@ async fn a_part_far_ahead_is_fetched_on_its_own_and_nothing_twice() {
     let whole = client::begin(larder.address, "GET", &format!("/v2/library/app/blobs/{digest}"), &[], b"").await;
     // The front stands still; the part ahead comes all the same.
     let part = larder.ranged("library/app", &digest, "bytes=8000000-8000999").await;
-    assert_eq!((part.status, &part.body[..]), (206, &bytes[8_000_000..8_001_000]));
+    assert!(part.status == 206 && part.body[..] == bytes[8_000_000..8_001_000]);
     assert!(part.header("cache-status").contains("detail=unverified"), "{}", part.header("cache-status"));
     gate.add_permits(1);
-    assert_eq!(client::finish(whole).await.body, bytes);
-    assert!(upstream.asked(|s| s.is_blob(&digest)).len() <= 3, "{:?}", upstream.asked(|s| s.is_blob(&digest)));
+    assert!(client::finish(whole).await.body[..] == bytes[..]);
+    // The front up to the part, the part, and what follows it.
+    let ranges: Vec<String> =
+        upstream.asked(|s| s.is_blob(&digest)).iter().map(|s| s.header("range").to_owned()).collect();
+    assert_eq!(ranges, ["", "bytes=8000000-8000999", "bytes=8001000-12582911"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

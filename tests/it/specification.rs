@@ -34,7 +34,7 @@ async fn pulling_manifests_by_tag_and_digest() {
     let (_upstream, larder, image) = held().await;
     for reference in ["v1".to_owned(), image.digest.to_string()] {
         let answer = larder.manifest("library/app", &reference).await;
-        assert_eq!((answer.status, &answer.body[..]), (200, &image.manifest[..]));
+        assert!(answer.status == 200 && answer.body[..] == image.manifest[..]);
         assert_eq!(answer.header("docker-content-digest"), image.digest.to_string());
         assert_eq!(answer.header("content-type"), image.media_type);
     }
@@ -55,7 +55,7 @@ async fn pulling_blobs() {
     let (_upstream, larder, image) = held().await;
     let (digest, bytes) = image.blob(1);
     let answer = larder.blob("library/app", &digest).await;
-    assert_eq!((answer.status, &answer.body[..]), (200, &bytes[..]));
+    assert!(answer.status == 200 && answer.body[..] == bytes[..]);
     assert_eq!(answer.header("docker-content-digest"), digest.to_string());
     assert_eq!(larder.blob("library/app", &larder::oci::Digest::of(b"x")).await.status, 404);
 }
@@ -66,7 +66,7 @@ async fn pulling_blobs_in_ranges() {
     let (_upstream, larder, image) = held().await;
     let (digest, bytes) = image.blob(1);
     let answer = larder.ranged("library/app", &digest, "bytes=500-1499").await;
-    assert_eq!((answer.status, &answer.body[..]), (206, &bytes[500..1500]));
+    assert!(answer.status == 206 && answer.body[..] == bytes[500..1500]);
     assert_eq!(answer.header("content-range"), "bytes 500-1499/100000");
     assert_eq!(larder.ranged("library/app", &digest, "bytes=500-0").await.status, 416);
 }
@@ -161,6 +161,6 @@ async fn the_namespace_is_named_back() {
     let (_upstream, larder, image) = held().await;
     let answer = larder.get("/v2/library/app/manifests/v1?ns=docker.io").await;
     assert_eq!((answer.status, answer.header("oci-namespace")), (200, "docker.io"));
-    assert_eq!(answer.body, image.manifest);
+    assert!(answer.body[..] == image.manifest[..]);
     assert_eq!(larder.manifest("library/app", "v1").await.header("oci-namespace"), "");
 }

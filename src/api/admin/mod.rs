@@ -4,7 +4,6 @@ mod evict;
 mod inventory;
 mod refresh;
 mod request;
-mod scrub;
 mod status;
 
 use http::Response;
@@ -48,7 +47,7 @@ pub(super) async fn answer<B: Sent>(
         route::Api::Explain { reference } => inventory::explain(api, reference).await,
         route::Api::Refresh => refresh::answer(api, door, asked, body).await,
         route::Api::Evict => evict::answer(api, body).await,
-        route::Api::Scrub => scrub::answer(api),
+        route::Api::Scrub => Err(Failure::method("")),
     }
 }
 

@@ -134,7 +134,7 @@ impl Larder {
         self.ask("GET", &format!("/v2/{repository}/blobs/{digest}"), &[("Range", range)]).await
     }
 
-    /// Waits until no fill is under way: until what clients asked for is in the store.
+    /// Waits until no transfer, look-up or commit is under way: until what clients asked for is in the store.
     pub async fn settled(&self) {
         eventually("no transfer is under way", async || {
             let metrics = client::ask(self.admin, "GET", "/metrics", &[], b"").await;
