@@ -1,0 +1,119 @@
+//! The store: lookups in repositories of 1, 1,000 and 100,000 manifests, commits a second, and the time of a start and of a
+//! rebuild. `cargo bench --bench store`.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a bench stops at the first surprise, and its output is its result"
+)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder::clock::Clock;
+use larder::clock::Timestamp;
+use larder::config::Config;
+use larder::oci::Digest;
+use larder::oci::Manifest;
+use larder::oci::MediaType;
+use larder::oci::RepositoryKey;
+use larder::store::Origin;
+use larder::store::Put;
+use larder::store::Store;
+use larder::store::StoreOptions;
+use larder::tasks::Tasks;
+use larder::telemetry::Metrics;
+use tokio::time::Instant;
+
+/// Manifests of one commit while the folder is filled.
+const BATCH: usize = 250;
+/// Lookups that are timed.
+const LOOKUPS: u32 = 20_000;
+
+async fn open(folder: &std::path::Path) -> (Store, Tasks) {
+    let mut store = Config::default().store;
+    store.path = folder.to_owned();
+    // The order of writes is the same; the bench is not about the disk.
+    store.durability = larder::config::store::Durability::Relaxed;
+    let tasks = Tasks::new();
+    let options = StoreOptions { store, lease: Duration::ZERO };
+    let store = Store::open(options, Clock::system(), tasks.clone(), Arc::new(Metrics::new())).await.unwrap();
+    (store, tasks)
+}
+
+async fn close(store: Store, tasks: Tasks) {
+    store.close().await.unwrap();
+    tasks.stop().await;
+    drop(store);
+    tasks.join_threads();
+}
+
+fn manifest(number: usize) -> Manifest {
+    let child = Digest::of(b"config");
+    let media_type = MediaType::OCI_MANIFEST;
+    let text = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{media_type}","config":{{"mediaType":"a/b","digest":"{child}","size":6}},"annotations":{{"n":"{number}"}}}}"#
+    );
+    Manifest::parse(text.into(), media_type).unwrap()
+}
+
+fn puts(number: usize) -> [Put; 2] {
+    let manifest = manifest(number);
+    let digest = manifest.digest();
+    let (media_type, size) = (manifest.media_type.clone(), manifest.size());
+    let tag = format!("t{number}").parse().unwrap();
+    [Put::Manifest { manifest, digest }, Put::Tag { tag, digest, media_type, size, pusher: None }]
+}
+
+/// Nanoseconds of a lookup of a tag, and of what it means, in memory and past it.
+async fn lookups(store: &Store, of: &RepositoryKey, count: usize) -> (u128, u128, u128) {
+    let known: Vec<_> =
+        (0..count.min(1000)).map(|n| (format!("t{n}").parse().unwrap(), manifest(n).digest())).collect();
+    let mut cold = Duration::ZERO;
+    for (tag, digest) in &known {
+        let start = Instant::now();
+        store.tag(of, tag).await.unwrap().unwrap();
+        store.held(of, digest).await.unwrap().unwrap();
+        cold += start.elapsed();
+    }
+    let (mut tags, mut digests) = (Duration::ZERO, Duration::ZERO);
+    for (tag, digest) in known.iter().cycle().take(LOOKUPS as usize) {
+        let start = Instant::now();
+        let _tag = store.peek_tag(of, tag).unwrap();
+        tags += start.elapsed();
+        let start = Instant::now();
+        let _held = store.peek(of, digest).unwrap();
+        digests += start.elapsed();
+        store.used(of, digest, Timestamp(1));
+    }
+    (cold.as_nanos() / known.len() as u128, (tags / LOOKUPS).as_nanos(), (digests / LOOKUPS).as_nanos())
+}
+
+#[tokio::main]
+async fn main() {
+    println!(
+        "{:>9} {:>12} {:>12} {:>12} {:>12} {:>10} {:>12}",
+        "manifests", "commits/s", "cold ns", "tag ns", "digest ns", "start ms", "rebuild s"
+    );
+    for count in [1, 1_000, 100_000] {
+        let folder = tempfile::tempdir().unwrap();
+        let of = RepositoryKey::from_path("docker.io/library/alpine").unwrap();
+        let (store, tasks) = open(folder.path()).await;
+        let start = Instant::now();
+        for first in (0..count).step_by(BATCH) {
+            let batch = (first..count.min(first + BATCH)).flat_map(puts).collect();
+            store.commit(&of, Origin::Proxied, batch).await.unwrap();
+        }
+        let filled = count as f64 / start.elapsed().as_secs_f64();
+        close(store, tasks).await;
+        let start = Instant::now();
+        let (store, tasks) = open(folder.path()).await;
+        let opened = start.elapsed().as_secs_f64() * 1000.0;
+        let (cold, tag, digest) = lookups(&store, &of, count).await;
+        let start = Instant::now();
+        store.rebuild().await.unwrap();
+        let rebuilt = start.elapsed().as_secs_f64();
+        println!("{count:>9} {filled:>12.0} {cold:>12} {tag:>12} {digest:>12} {opened:>10.1} {rebuilt:>12.2}");
+        close(store, tasks).await;
+    }
+}
