@@ -35,6 +35,7 @@ use crate::config::client::Target as ClientTarget;
 use crate::oci::RepositoryKey;
 use crate::report::Report;
 use crate::repository::Repositories;
+use crate::scrub::Scrub;
 use crate::telemetry::Metrics;
 
 pub use body::Body;
@@ -70,6 +71,7 @@ pub struct Api {
     access: Arc<Access>,
     repositories: Arc<Repositories>,
     report: Report,
+    scrub: Scrub,
     metrics: Arc<Metrics>,
     limits: config::Limits,
     /// What clients' own configuration is made from; changes with the configuration.
@@ -104,12 +106,13 @@ impl Api {
         access: Arc<Access>,
         repositories: Arc<Repositories>,
         report: Report,
+        scrub: Scrub,
         metrics: Arc<Metrics>,
         limits: &config::Limits,
     ) -> Self {
         let running = Arc::new(Semaphore::new(usize::try_from(limits.requests).unwrap_or(Semaphore::MAX_PERMITS)));
         let clients = ArcSwapOption::empty();
-        Self { cache, access, repositories, report, metrics, limits: limits.clone(), clients, running }
+        Self { cache, access, repositories, report, scrub, metrics, limits: limits.clone(), clients, running }
     }
 
     /// What clients' configuration is made from, from now on.
@@ -129,7 +132,7 @@ impl Api {
                 response
             }
         };
-        if head.uri.path().contains("v2") {
+        if head.uri.path().contains("/v2") {
             response.headers_mut().insert(headers::API_VERSION, HeaderValue::from_static("registry/2.0"));
         }
         headers::set_namespace(response.headers_mut(), account.namespace.as_deref());

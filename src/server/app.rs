@@ -24,6 +24,7 @@ use crate::repository;
 use crate::repository::OwnNames;
 use crate::repository::Repositories;
 use crate::repository::Settings;
+use crate::scrub::Scrub;
 use crate::store;
 use crate::store::Store;
 use crate::store::StoreOptions;
@@ -76,6 +77,7 @@ pub struct App {
     repositories: Arc<Repositories>,
     access: Arc<Access>,
     cache: Cache,
+    scrub: Scrub,
     api: Arc<Api>,
     tasks: Tasks,
     metrics: Arc<Metrics>,
@@ -110,6 +112,7 @@ pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging
     );
     let shutdown = Shutdown::new();
     let facts = Facts { listen: registry.clone(), store: now.store.path.clone(), max_bytes: now.store.max_size };
+    let scrub = Scrub::new(store.clone(), clock.clone(), tasks.clone(), now.scrub.rate);
     let report = Report::new(
         store.clone(),
         cache.clone(),
@@ -124,6 +127,7 @@ pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging
         Arc::clone(&access),
         Arc::clone(&repositories),
         report,
+        scrub.clone(),
         Arc::clone(&metrics),
         &now.limits,
     );
@@ -141,6 +145,7 @@ pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging
         repositories,
         access,
         cache,
+        scrub,
         api,
         tasks,
         metrics,
@@ -156,6 +161,7 @@ impl App {
         let marks = self.config.clone();
         let evictor = self.cache.clone().evict_under_pressure(move || Some(Watermarks::of(&marks.borrow().store)));
         self.tasks.spawn("evictor", evictor);
+        self.tasks.spawn("scrub-keeper", self.scrub.clone().keep(now.scrub.every));
         self.tasks.spawn("reload", self.follow_configuration());
         let files = usize::try_from(super::files_allowed() / 2).unwrap_or(usize::MAX);
         let places = Arc::new(Semaphore::new((now.limits.connections as usize).min(files)));
@@ -182,7 +188,7 @@ impl App {
         if cut > 0 {
             tracing::warn!(connections = cut, "transfers were cut: they took longer than `drain`");
         }
-        drop(self.cache);
+        drop((self.cache, self.scrub));
         self.tasks.stop().await;
         let closed = self.store.close().await;
         drop(self.store);

@@ -219,6 +219,10 @@ pub(super) fn tags(answer: &Answer, after: Option<&Tag>, limit: usize) -> Result
         .map_err(|error| unusable(answer, "its list of tags is none").caused_by(error))?;
     // Names that are no tags can't be pulled.
     let mut tags: Vec<Tag> = list.tags.unwrap_or_default().iter().filter_map(|tag| tag.parse().ok()).collect();
+    // docker-registry 2.8 sends all of its tags at once, in the order of its folder; clients are promised lexical order.
+    if !has_next(answer) {
+        tags.sort();
+    }
     // An upstream that knows no pages sends everything again.
     if let Some(seen) = after.and_then(|after| tags.iter().position(|tag| tag == after)) {
         tags.drain(..=seen);

@@ -36,7 +36,7 @@ fn crane_finds_every_byte_right_by_a_prefixed_name_and_again_when_the_upstream_i
 }
 
 #[test]
-fn crane_lists_the_tags_of_a_proxied_repository() {
+fn crane_lists_the_tags_of_a_proxied_repository_in_order() {
     if !parts::are_here(&[CRANE, REGISTRY, BUSYBOX]) || larder::is_peer() {
         return;
     }

@@ -4,6 +4,7 @@ mod evict;
 mod inventory;
 mod refresh;
 mod request;
+mod scrub;
 mod status;
 
 use http::Response;
@@ -47,7 +48,7 @@ pub(super) async fn answer<B: Sent>(
         route::Api::Explain { reference } => inventory::explain(api, reference).await,
         route::Api::Refresh => refresh::answer(api, door, asked, body).await,
         route::Api::Evict => evict::answer(api, body).await,
-        route::Api::Scrub => Err(Failure::method("")),
+        route::Api::Scrub => scrub::answer(api),
     }
 }
 

@@ -255,14 +255,14 @@ async fn a_head_that_does_not_know_a_blob_yet_is_followed_by_a_get() {
 }
 
 #[tokio::test]
-async fn tags_come_in_pages() {
+async fn tags_come_in_pages_and_in_lexical_order() {
     let server = Server::start(|asked| match (&*asked.path, &*asked.query) {
         ("/v2/a/tags/list", "n=2") => {
             let link = "</v2/a/tags/list?last=2&n=2>; rel=\"next\"";
             reply(200).header("link", link).body(r#"{"name":"a","tags":["1","2"]}"#)
         }
         ("/v2/a/tags/list", "n=2&last=2") => reply(200).body(r#"{"name":"a","tags":["3","not a tag"]}"#),
-        ("/v2/all/tags/list", _) => reply(200).body(r#"{"tags":["1","2","3","4"]}"#),
+        ("/v2/all/tags/list", _) => reply(200).body(r#"{"tags":["3","1","4","2"]}"#),
         ("/v2/nil/tags/list", _) => reply(200).body(r#"{"name":"a","tags":null}"#),
         ("/v2/html/tags/list", _) => reply(200).body("<html>"),
         _ => reply(404),
