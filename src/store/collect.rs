@@ -42,6 +42,7 @@ impl Inner {
                 Drop::Link(digest) => Name::Digest(*digest),
             })
             .collect();
+        self.make_room();
         let gone = {
             let _gate = self.gate.read().await;
             let _locked = self.names.lock(&of, &names).await;

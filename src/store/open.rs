@@ -190,6 +190,7 @@ impl Inner {
     /// Draws a new epoch and writes it down, in the index first: the tree's decides, and a start that breaks off between
     /// the two leaves an index that knows the tree's. Gives whether the index can be relied on.
     async fn enter_epoch(&self) -> Result<bool> {
+        self.make_room();
         let last = self.tree.epoch().await?;
         let identity = self.index.identity().await;
         let mut valid = match (&last, &identity) {
@@ -249,6 +250,15 @@ impl Inner {
         self.metrics.store_bytes("hosted", totals.hosted);
         self.metrics.store_bytes("proxied", totals.proxied);
         self.metrics.store_bytes("spool", self.spool.bytes());
+    }
+
+    /// On a full disk, lets go of what was laid by for deletes and for what a start must write.
+    pub(super) fn make_room(&self) {
+        if matches!(self.room(), Err(Error::Full(_)))
+            && let Err(error) = self.space.drop_ballast()
+        {
+            tracing::warn!(%error, "the ballast could not be let go");
+        }
     }
 
     /// Whether writes are taken.
