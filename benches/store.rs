@@ -104,7 +104,7 @@ async fn main() {
             let batch = (first..count.min(first + BATCH)).flat_map(puts).collect();
             store.commit(&of, Origin::Proxied, batch).await.unwrap();
         }
-        let filled = count as f64 / start.elapsed().as_secs_f64();
+        let filled = f64::from(u32::try_from(count).unwrap()) / start.elapsed().as_secs_f64();
         close(store, tasks).await;
         let start = Instant::now();
         let (store, tasks) = open(folder.path()).await;

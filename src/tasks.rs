@@ -33,7 +33,6 @@ impl Tasks {
     }
 
     /// Runs `work` on a thread of its own under `name`.
-    #[expect(clippy::disallowed_methods, reason = "the one place that starts threads")]
     pub fn thread<F: FnOnce() + Send + 'static>(&self, name: &str, work: F) -> std::io::Result<()> {
         let handle = std::thread::Builder::new().name(name.to_owned()).spawn(work)?;
         self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(handle);

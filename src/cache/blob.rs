@@ -47,19 +47,18 @@ impl Cache {
         if let Some(served) = self.held_blob(repository, digest, range).await? {
             return Ok(served);
         }
-        let proxied = self.proxied(repository).map_err(|e| e.or_blob_unknown())?;
+        let proxied = self.proxied(repository).map_err(super::Unproxied::or_blob_unknown)?;
         self.check_absent(repository, digest)?;
         if !fill::has_room(&self.store, self.expected.get(&(repository.clone(), *digest))) {
             return self.pass_through(&proxied, repository, digest, range).await;
         }
         for _ in 0..TRIES {
-            let (fill, collapsed) = match self.join_fill(repository, &proxied, digest, Priority::Client).await? {
-                Some(joined) => joined,
+            let Some((fill, collapsed)) = self.join_fill(repository, &proxied, digest, Priority::Client).await? else {
                 // It came to be held in the meantime, or was linked.
-                None => match self.held_blob(repository, digest, range).await? {
-                    Some(served) => return Ok(served),
-                    None => continue,
-                },
+                if let Some(served) = self.held_blob(repository, digest, range).await? {
+                    return Ok(served);
+                }
+                continue;
             };
             match fill.answered().await {
                 Stage::Filling(spooled) => {
@@ -87,7 +86,7 @@ impl Cache {
         if let Some(held) = self.held(repository, digest).await? {
             return Ok(Served { content: held.link.size, status: CacheStatus::new(Source::Hit) });
         }
-        let proxied = self.proxied(repository).map_err(|e| e.or_blob_unknown())?;
+        let proxied = self.proxied(repository).map_err(super::Unproxied::or_blob_unknown)?;
         self.check_absent(repository, digest)?;
         let (size, collapsed) = self.confirm(repository, &proxied, digest).await?;
         Ok(Served { content: size, status: CacheStatus::new(Source::Miss).collapsed(collapsed) })

@@ -5,7 +5,7 @@
 
 /// Claims over one blob's bytes.
 #[derive(Debug, Default)]
-pub struct Claims {
+pub(super) struct Claims {
     /// Claims that are being fetched, in no order: there are a handful.
     active: Vec<Claim>,
     next_id: u64,
@@ -22,19 +22,19 @@ struct Claim {
 
 /// A claim that was made: what to fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claimed {
+pub(super) struct Claimed {
     /// Names it in later calls.
-    pub id: u64,
+    pub(super) id: u64,
     /// The first byte.
-    pub start: u64,
+    pub(super) start: u64,
     /// One past the last byte, where the size is known.
-    pub end: Option<u64>,
+    pub(super) end: Option<u64>,
 }
 
 impl Claims {
     /// Claims the bytes from `start` on, up to `end` or to the next claim. Another claim that covers `start` ends there
     /// from now on. `None` when `start` itself is about to be fetched: within `near` bytes of another claim's next one.
-    pub fn claim(&mut self, start: u64, end: Option<u64>, near: u64) -> Option<Claimed> {
+    pub(super) fn claim(&mut self, start: u64, end: Option<u64>, near: u64) -> Option<Claimed> {
         let covers = |c: &Claim| c.at <= start && c.end.is_none_or(|e| start < e);
         if self.active.iter().any(|c| covers(c) && start.saturating_sub(c.at) <= near) {
             return None;
@@ -58,14 +58,14 @@ impl Claims {
     }
 
     /// Says that the claim has fetched up to `at`; returns how far it may go on (`None`: to the end, not yet known).
-    pub fn advance(&mut self, id: u64, at: u64) -> Option<u64> {
+    pub(super) fn advance(&mut self, id: u64, at: u64) -> Option<u64> {
         let claim = self.active.iter_mut().find(|c| c.id == id)?;
         claim.at = claim.at.max(at);
         claim.end
     }
 
     /// Gives the claim up, fetched or not.
-    pub fn release(&mut self, id: u64) {
+    pub(super) fn release(&mut self, id: u64) {
         self.active.retain(|c| c.id != id);
     }
 }

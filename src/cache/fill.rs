@@ -310,7 +310,7 @@ impl Fill {
                 return Ok(());
             }
         }
-        self.ended(&spooled, *at)
+        Self::ended(&spooled, *at)
     }
 
     /// The next bytes of the body. What came and makes no whole batch is written when nothing more comes for a moment.
@@ -355,7 +355,7 @@ impl Fill {
     }
 
     /// The body ended: cleanly when all is here, or when the upstream never said how much there is.
-    fn ended(&self, spooled: &Arc<Spooled>, at: u64) -> Result<(), Error> {
+    fn ended(spooled: &Arc<Spooled>, at: u64) -> Result<(), Error> {
         match spooled.size() {
             None => {
                 spooled.set_size(at);

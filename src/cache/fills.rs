@@ -24,7 +24,7 @@ use super::fill::Fill;
 use super::fill::Order;
 
 /// How long the spool of a broken fill is kept for the next request.
-const BROKEN_KEPT: Duration = Duration::from_secs(600);
+const BROKEN_KEPT: Duration = Duration::from_mins(10);
 
 /// How many spools of broken fills are kept.
 const BROKEN_MAX: usize = 32;

@@ -19,18 +19,18 @@ use crate::tasks::Tasks;
 /// Flights under way, by key. Cheap to clone.
 ///
 /// There are never more than there are requests waiting and background jobs running, both of which are bounded.
-pub struct Flights<K, V> {
+pub(super) struct Flights<K, V> {
     under_way: Arc<Mutex<HashMap<K, watch::Receiver<Option<V>>>>>,
     tasks: Tasks,
 }
 
 /// What a flight brought.
 #[derive(Clone, Debug)]
-pub struct Landed<V> {
+pub(super) struct Landed<V> {
     /// The answer.
-    pub value: V,
+    pub(super) value: V,
     /// Whether somebody else had asked already (`collapsed` in RFC 9211).
-    pub collapsed: bool,
+    pub(super) collapsed: bool,
 }
 
 /// The flight ended without an answer: it panicked, or the process is stopping.
@@ -40,11 +40,11 @@ pub struct Lost;
 
 /// Publishes the answer of a flight, once.
 #[derive(Debug)]
-pub struct Publish<V>(watch::Sender<Option<V>>);
+pub(super) struct Publish<V>(watch::Sender<Option<V>>);
 
 impl<V> Publish<V> {
     /// Gives `value` to everybody who waits.
-    pub fn send(&self, value: V) {
+    pub(super) fn send(&self, value: V) {
         self.0.send_replace(Some(value));
     }
 }
@@ -55,12 +55,12 @@ where
     V: Clone + Send + Sync + 'static,
 {
     /// No flight is under way.
-    pub fn new(tasks: Tasks) -> Self {
+    pub(super) fn new(tasks: Tasks) -> Self {
         Self { under_way: Arc::default(), tasks }
     }
 
     /// Waits for the flight of `key`; begins it with `ask` where there is none.
-    pub async fn join<F, A>(&self, key: K, ask: A) -> Result<Landed<V>, Lost>
+    pub(super) async fn join<F, A>(&self, key: K, ask: A) -> Result<Landed<V>, Lost>
     where
         A: FnOnce(Publish<V>) -> F,
         F: Future<Output = ()> + Send + 'static,
@@ -71,7 +71,7 @@ where
     }
 
     /// Begins the flight of `key` in the background where there is none.
-    pub fn start<F, A>(&self, key: K, ask: A)
+    pub(super) fn start<F, A>(&self, key: K, ask: A)
     where
         A: FnOnce(Publish<V>) -> F,
         F: Future<Output = ()> + Send + 'static,
@@ -80,7 +80,7 @@ where
     }
 
     /// How many flights are under way.
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 

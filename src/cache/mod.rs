@@ -44,6 +44,7 @@ use crate::upstream::Priority;
 
 pub use blob::Blob;
 pub use error::Error;
+pub use flight::Lost;
 pub use listing::Listed;
 pub use manifest::ManifestBody;
 pub use status::CacheStatus;

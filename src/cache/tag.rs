@@ -147,12 +147,12 @@ impl Cache {
         };
         let now = self.clock.now();
         let may_be_stale = freshness::may_serve_stale(state.validated_at(), now, policy);
-        let stale = |source| CacheStatus::new(source).aged(freshness::age(state.validated_at(), now));
+        let as_stale = |source| CacheStatus::new(source).aged(freshness::age(state.validated_at(), now));
         let landed = if may_be_stale {
             match tokio::time::timeout(patience, self.join_look(look)).await {
                 Ok(landed) => landed,
                 // The look goes on by itself; this client has waited long enough.
-                Err(_) => return self.serve_tag(repository, tag, &state, stale(Source::StaleIfError)).await,
+                Err(_) => return self.serve_tag(repository, tag, &state, as_stale(Source::StaleIfError)).await,
             }
         } else {
             self.join_look(look).await
@@ -167,7 +167,7 @@ impl Cache {
             }
             Err(error) if may_be_stale && error.is_unavailable() => {
                 let source = if error.was_asked() { Source::StaleIfError } else { Source::StaleUnasked };
-                self.serve_tag(repository, tag, &state, stale(source)).await
+                self.serve_tag(repository, tag, &state, as_stale(source)).await
             }
             Err(error) => Err(error),
         }

@@ -35,7 +35,7 @@ impl Bench {
 
     fn path(&self, digest: &Digest) -> std::path::PathBuf {
         let hex = digest.hex();
-        self.folder.path().join(format!("blobs/sha256/{}/{hex}.0", &hex[..2]))
+        self.folder.path().join(format!("blobs/sha256/{}/{hex}.0", hex.get(..2).unwrap()))
     }
 }
 

@@ -41,7 +41,7 @@ impl Service for Echo {
             }
             "/endless" => {
                 self.begun.notify_one();
-                let bytes = Box::pin(stream::repeat_with(|| Ok(Bytes::from_static(&[7; 65_536]))));
+                let bytes = Box::pin(stream::repeat_with(|| Ok(Bytes::from(vec![7; 65_536]))));
                 Response::new(Body::from(Content::Stream { bytes, length: None }))
             }
             _ => Response::new(Body::from("hello".to_owned())),

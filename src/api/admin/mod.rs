@@ -48,7 +48,7 @@ pub(super) async fn answer<B: Sent>(
         route::Api::Explain { reference } => inventory::explain(api, reference).await,
         route::Api::Refresh => refresh::answer(api, door, asked, body).await,
         route::Api::Evict => evict::answer(api, body).await,
-        route::Api::Scrub => scrub::answer(api),
+        route::Api::Scrub => Ok(scrub::answer(api)),
     }
 }
 

@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream;
+use http::Response;
 use tokio::time::Duration;
 
-use crate::api::Answer;
 use crate::api::Api;
+use crate::api::Body;
 use crate::api::with_body;
 use crate::body::Content;
 
@@ -14,7 +15,7 @@ use crate::body::Content;
 const EVERY: Duration = Duration::from_millis(500);
 
 /// Begins a pass or joins the one that runs. Whoever goes away does not end it.
-pub(super) fn answer(api: &Api) -> Answer {
+pub(super) fn answer(api: &Api) -> Response<Body> {
     let told = api.scrub.start();
     let lines = stream::unfold(Some(told), |told| async move {
         let mut told = told?;
@@ -29,5 +30,5 @@ pub(super) fn answer(api: &Api) -> Answer {
         }
         Some((Ok(Bytes::from(line)), more.then_some(told)))
     });
-    Ok(with_body("application/x-ndjson", Content::Stream { bytes: lines.boxed(), length: None }))
+    with_body("application/x-ndjson", Content::Stream { bytes: lines.boxed(), length: None })
 }

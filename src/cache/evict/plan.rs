@@ -62,7 +62,7 @@ pub fn plan(holdings: &[Holding], wanted: u64) -> Vec<Victim> {
 }
 
 /// What goes when just these roots of the repository `at` go. Blobs that other images share stay.
-pub fn only(holdings: &[Holding], at: usize, roots: &[Digest]) -> Vec<Victim> {
+pub(super) fn only(holdings: &[Holding], at: usize, roots: &[Digest]) -> Vec<Victim> {
     let mut count = Count::new(holdings);
     let units = std::mem::take(&mut count.units);
     let is_wanted =

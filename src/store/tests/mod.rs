@@ -78,7 +78,7 @@ impl Bench {
 
     fn blob_path(&self, digest: &Digest) -> std::path::PathBuf {
         let hex = digest.hex();
-        self.path(&format!("blobs/sha256/{}/{hex}.0", &hex[..2]))
+        self.path(&format!("blobs/sha256/{}/{hex}.0", hex.get(..2).unwrap()))
     }
 }
 

@@ -100,7 +100,10 @@ async fn another_folders_index_is_made_anew() {
     let store = other.open().await;
     put_image(&store, REPOSITORY, Origin::Proxied, "t0", "theirs").await;
     store.close().await;
-    is_made_anew(|bench| drop(fs::copy(other.path("index.redb"), bench.path("index.redb")).unwrap())).await;
+    is_made_anew(|bench| {
+        fs::copy(other.path("index.redb"), bench.path("index.redb")).unwrap();
+    })
+    .await;
 }
 
 #[tokio::test]
