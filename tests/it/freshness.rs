@@ -126,3 +126,19 @@ async fn a_tag_that_is_gone_is_404_and_its_digest_stays() {
     eventually("a fault, not the old copy", async || larder.manifest("library/app", "1").await.status != 404).await;
     assert_ne!(larder.manifest("library/app", "1").await.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_is_gone_takes_its_tags_with_it_and_comes_back_soon() {
+    let upstream = Upstream::start().await;
+    let image = image(48, &[10]);
+    upstream.add("library/app", "1", &image);
+    let larder = Larder::configured(&upstream, NO_GRACE, "").await;
+    larder.manifest("library/app", "1").await;
+    larder.settled().await;
+    upstream.remove_repository("library/app");
+    larder.advance(Duration::from_secs(61));
+    assert_eq!(larder.manifest("library/app", "1").await.status, 404);
+    assert_eq!(larder.manifest("library/app", &image.digest.to_string()).await.status, 200);
+    upstream.add("library/app", "1", &image);
+    eventually("it is seen again", async || larder.manifest("library/app", "1").await.status == 200).await;
+}

@@ -2,8 +2,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    clippy::missing_panics_doc,
-    clippy::string_slice,
     unreachable_pub,
     reason = "tests end when something is not as it should be"
 )]

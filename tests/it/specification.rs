@@ -91,7 +91,7 @@ async fn checking_if_content_exists() {
 /// on, and a list with more to come has a Link (RFC 5988).
 #[tokio::test(flavor = "multi_thread")]
 async fn listing_tags() {
-    let (_upstream, larder, _) = held().await;
+    let (upstream, larder, _) = held().await;
     let all = larder.get("/v2/library/app/tags/list").await;
     assert_eq!((all.status, all.json()["name"].as_str()), (200, Some("library/app")));
     assert_eq!(all.json()["tags"], serde_json::json!(["v1", "v2", "v3", "v4"]));
@@ -102,6 +102,7 @@ async fn listing_tags() {
         "{}",
         page.header("link")
     );
+    assert!(!upstream.asked(|s| s.query.contains("n=2")).is_empty(), "the page's size is passed on");
     let rest = larder.get("/v2/library/app/tags/list?n=2&last=v2").await;
     assert_eq!(rest.json()["tags"], serde_json::json!(["v3", "v4"]));
     let none = larder.get("/v2/library/app/tags/list?n=0").await;

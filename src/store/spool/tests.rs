@@ -244,7 +244,7 @@ async fn transfer(length: usize, steps: Vec<Step>, sized: bool, slice: (usize, u
             Step::Write(at, n, wrong) => {
                 let mut part = bytes[at..(at + n).min(length)].to_vec();
                 if wrong {
-                    for byte in part.iter_mut() {
+                    for byte in &mut part {
                         *byte ^= 1;
                     }
                 }

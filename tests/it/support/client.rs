@@ -64,13 +64,11 @@ pub async fn finish(response: http::Response<Incoming>) -> Answer {
     let (head, mut body) = response.into_parts();
     let (mut read, mut complete) = (Vec::new(), true);
     while let Some(frame) = body.frame().await {
-        match frame {
-            Ok(frame) => read.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new())),
-            Err(_) => {
-                complete = false;
-                break;
-            }
-        }
+        let Ok(frame) = frame else {
+            complete = false;
+            break;
+        };
+        read.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
     }
     Answer { status: head.status.as_u16(), headers: head.headers, body: read.into(), complete }
 }
