@@ -32,6 +32,7 @@ check: tools ## what is quick: format, spelling, lints, layering and unit tests,
 	$(CARGO) fmt --check
 	typos
 	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) check --lib --no-default-features
 	$(CARGO) test --lib --bins --test layering
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --document-private-items
 
