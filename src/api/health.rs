@@ -15,9 +15,11 @@ pub(super) fn healthy() -> Response<Body> {
     with_body("text/plain; charset=utf-8", "ok\n".to_owned())
 }
 
-/// It can serve what it holds. An upstream's state never changes that; a store that takes no writes says so here.
+/// It can serve what it holds. An upstream's state never changes that; a store that takes no writes says so here, and an
+/// index that is being rebuilt.
 pub(super) fn ready(report: &Report) -> Response<Body> {
-    let state = serde_json::json!({ "ready": true, "store": report.store_state() });
+    let (store, index) = (report.store_state(), report.index_state());
+    let state = serde_json::json!({ "ready": true, "store": store, "index": index });
     let mut response = with_body("application/json", format!("{state}\n"));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response

@@ -15,6 +15,7 @@ use crate::access::Access;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::repository::Repositories;
+use crate::store::Completeness;
 use crate::store::PressureState;
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -62,6 +63,14 @@ impl Report {
         facts: Facts,
     ) -> Self {
         Self { store, cache, access, repositories, metrics, clock, facts: Arc::new(facts), began: Instant::now() }
+    }
+
+    /// How the index stands: `complete`, or `rebuilding` with the rows that were written so far.
+    pub fn index_state(&self) -> String {
+        match *self.store.completeness().borrow() {
+            Completeness::Complete => "complete".to_owned(),
+            Completeness::Rebuilding { done } => format!("rebuilding, {done} rows so far"),
+        }
     }
 
     /// Whether the store takes writes: `ok`, `full`, `read-only`.

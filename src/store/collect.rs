@@ -72,6 +72,7 @@ impl Inner {
         if tags.is_empty() {
             return Ok(gone);
         }
+        self.note_epoch(self.is_complete()).await?;
         let intent = Intent { of: of.clone(), steps: tags };
         let pins = self.leases.pin(Vec::new()).await;
         let id = self.index.begin(intent.clone()).await?;

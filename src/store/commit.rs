@@ -62,6 +62,7 @@ impl Inner {
         let names = names(&puts);
         let _gate = self.gate.read().await;
         let _locked = self.names.lock(&of, &names).await;
+        self.note_epoch(self.is_complete()).await?;
         let digests: Vec<_> = names
             .iter()
             .filter_map(|name| match name {

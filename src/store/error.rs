@@ -104,6 +104,11 @@ impl From<spool::Error> for Error {
 }
 
 impl Error {
+    /// Whether it says that nothing can be written now.
+    pub(super) fn is_of_room(&self) -> bool {
+        matches!(self, Self::Full(_) | Self::ReadOnly(_))
+    }
+
     /// Whether a record of the tree is not what was written.
     pub(super) fn is_damaged_record(&self) -> bool {
         matches!(self, Self::Tree(tree::Error::Damaged { .. }))
@@ -121,7 +126,8 @@ impl Error {
 impl From<index::Error> for Error {
     fn from(error: index::Error) -> Self {
         match error {
-            index::Error::Full(_) => Self::Full(None),
+            index::Error::Full(source) => Self::Full(Some(Box::new(source))),
+            index::Error::ReadOnly(source) => Self::ReadOnly(Some(Box::new(source))),
             index::Error::Closed => Self::Closed,
             other => Self::Index(other),
         }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::fs::OpenOptions;
+use std::io::ErrorKind;
 use std::io::Read as _;
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -30,10 +31,8 @@ impl Lock {
         let failed = |e| Error::folder("opening the store's lock", e);
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = match opened {
-            // What is held is served from a read-only file system too; there is nothing that a second process could break.
-            Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => {
-                File::open(&path).map_err(failed)?
-            }
+            // What is held is served from a file system that takes no writes too.
+            Err(error) if refuses_writes(error.kind()) => File::open(&path).map_err(|_| failed(error))?,
             other => other.map_err(failed)?,
         };
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
@@ -52,6 +51,10 @@ impl Lock {
         }
         Ok(Self { _file: file })
     }
+}
+
+fn refuses_writes(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied | ErrorKind::StorageFull)
 }
 
 /// The process that has the lock, from the kernel's list: `1: FLOCK  ADVISORY  WRITE 4711 08:01:131 0 EOF`.

@@ -199,6 +199,8 @@ struct Inner {
     doubt: Arc<tokio::sync::Notify>,
     completeness: watch::Sender<Completeness>,
     epoch: open::Epoch,
+    /// Set when the epoch is written down, which comes before the first change.
+    noted: tokio::sync::OnceCell<()>,
     folder: std::path::PathBuf,
     _lock: folder::Lock,
     reported: repair::Reported,

@@ -40,6 +40,7 @@ use super::names::Name;
 use super::names::Names;
 use super::repair::Reported;
 use super::settle;
+use super::space::Pressure;
 use super::space::PressureState;
 use super::space::Space;
 use super::tree::filesystem::Filesystem;
@@ -55,6 +56,8 @@ const FILES_MAX: u64 = 1024;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Between two tries of a rebuild that broke off.
 const RETRY: Duration = Duration::from_secs(5);
+/// The same where it was for want of room, unless there is room before.
+const RETRY_FULL: Duration = Duration::from_mins(1);
 
 /// What the tree says of the last start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +103,10 @@ pub(super) async fn open(options: StoreOptions, clock: Clock, tasks: Tasks, metr
         .map_err(|e| Error::folder("looking at the file system of the store", e))?;
     let tree = Filesystem::open(folder, options.store.durability)?;
     let spool = Spool::open(&folder.join("spool"))?.within(&space);
+    if space.state() == PressureState::Full {
+        // Opening the index writes a few pages. It comes back when there is room.
+        drop(space.drop_ballast());
+    }
     let index = Arc::new(open_index(&options, &tasks)?);
     let parts = Parts { tree: Truth(Arc::new(tree)), index, spool, space, lock };
     assemble(parts, &options, clock, tasks, metrics).await
@@ -154,6 +161,7 @@ pub(super) async fn assemble(
             clean: false,
         },
         completeness: watch::Sender::new(Completeness::Rebuilding { done: 0 }),
+        noted: tokio::sync::OnceCell::new(),
         reported: Reported::default(),
         clock,
         tasks,
@@ -187,8 +195,7 @@ fn boot() -> String {
 }
 
 impl Inner {
-    /// Draws a new epoch and writes it down, in the index first: the tree's decides, and a start that breaks off between
-    /// the two leaves an index that knows the tree's. Gives whether the index can be relied on.
+    /// Draws a new epoch and writes it down. Gives whether the index can be relied on.
     async fn enter_epoch(&self) -> Result<bool> {
         self.make_room();
         let last = self.tree.epoch().await?;
@@ -204,24 +211,32 @@ impl Inner {
             tracing::warn!(
                 "the index is missing, older, another folder's or incomplete; it is made anew from the tree"
             );
-            self.index.clear().await?;
+            // Where nothing can be written it is made anew later; until then nobody takes it for complete.
+            let cleared = self.index.clear().await.map_err(Error::from);
+            cleared.or_else(|error| if error.is_of_room() { Ok(()) } else { Err(error) })?;
         }
-        let previous = last.map(|last| last.name).unwrap_or_default();
-        let identity = Identity { epoch: self.epoch.name.clone(), previous, complete: valid };
-        let written = match self.index.identify(identity).await {
-            Ok(()) => self.tree.put_epoch(&self.epoch).await,
-            Err(error) => Err(error.into()),
-        };
-        match written {
-            Ok(()) if self.epoch.relaxed => sync(&self.folder).await?,
+        match self.note_epoch(valid).await {
             Ok(()) => {}
-            // Held content is served all the same; the next start finds the epochs as they were.
+            // Held content is served all the same; the first change writes it down.
             Err(error @ (Error::Full(_) | Error::ReadOnly(_) | Error::Index(index::Error::Reopening))) => {
                 tracing::warn!(error = %telemetry::chain(&error), "the start could not be written down");
             }
             Err(error) => return Err(error),
         }
         Ok(valid)
+    }
+
+    /// Writes the epoch down, once: at the start, or before the first change where the start could not. In the index first:
+    /// the tree's decides, and a start that breaks off between the two leaves an index that knows the tree's.
+    pub(super) async fn note_epoch(&self, complete: bool) -> Result<()> {
+        let note = async || {
+            let previous = self.tree.epoch().await?.map(|last| last.name).unwrap_or_default();
+            self.index.identify(Identity { epoch: self.epoch.name.clone(), previous, complete }).await?;
+            self.tree.put_epoch(&self.epoch).await?;
+            if self.epoch.relaxed { sync(&self.folder).await } else { Ok(()) }
+        };
+        self.noted.get_or_try_init(note).await?;
+        Ok(())
     }
 
     /// Settles every commit that broke off.
@@ -304,7 +319,8 @@ async fn keep_looking(store: Weak<Inner>, stopping: CancellationToken) {
 
 /// Makes the index anew whenever it can't be relied on. It does not keep the store alive.
 async fn keep_index(store: Weak<Inner>, stopping: CancellationToken) {
-    let Some((mut health, doubt)) = store.upgrade().map(|store| (store.index.health(), Arc::clone(&store.doubt)))
+    let Some((mut health, doubt, mut pressure)) =
+        store.upgrade().map(|store| (store.index.health(), Arc::clone(&store.doubt), store.space.pressure()))
     else {
         return;
     };
@@ -316,6 +332,7 @@ async fn keep_index(store: Weak<Inner>, stopping: CancellationToken) {
             drop(inner.index.verify().await);
         }
         health.mark_unchanged();
+        pressure.mark_unchanged();
         let mended = rebuild::mend(&inner).await;
         drop(inner);
         let pause = match mended {
@@ -323,23 +340,45 @@ async fn keep_index(store: Weak<Inner>, stopping: CancellationToken) {
             Err(Error::Closed) => return,
             Err(error) => {
                 tracing::warn!(error = %telemetry::chain(&error), "rebuilding the index broke off; it is tried again");
-                RETRY
+                if error.is_of_room() { RETRY_FULL } else { RETRY }
             }
         };
         tokio::select! {
             () = stopping.cancelled() => return,
             changed = health.changed() => if changed.is_err() { return },
             () = doubt.notified() => verified = false,
+            () = room_again(&mut pressure), if pause == RETRY_FULL => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
+/// Waits until the file system takes writes again.
+async fn room_again(pressure: &mut watch::Receiver<Pressure>) {
+    while pressure.changed().await.is_ok() {
+        if pressure.borrow_and_update().state == PressureState::Ok {
+            return;
+        }
+    }
+    // The store is going; whoever waits ends with it.
+    std::future::pending::<()>().await;
+}
+
 /// Writes down what may be lost, and that the store was closed in order.
 pub(super) async fn close(store: &Arc<Inner>) -> Result<()> {
     store.uses.flush(&*store.index, true).await;
+    if !store.noted.initialized() {
+        // Nothing was written; so the last end is still that of an earlier process.
+        return Ok(());
+    }
     if store.epoch.relaxed {
         sync(&store.folder).await?;
     }
-    store.tree.put_epoch(&Epoch { clean: true, ..store.epoch.clone() }).await
+    match store.tree.put_epoch(&Epoch { clean: true, ..store.epoch.clone() }).await {
+        Err(error) if error.is_of_room() => {
+            tracing::warn!(error = %telemetry::chain(&error), "the end could not be written down");
+            Ok(())
+        }
+        done => done,
+    }
 }

@@ -9,8 +9,10 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustix::fs::Access;
 use rustix::fs::FallocateFlags;
 use rustix::fs::StatVfsMountFlags;
+use rustix::io::Errno;
 use tokio::sync::watch;
 
 /// What the ballast is called in the store's folder.
@@ -24,6 +26,9 @@ const BALLAST_BYTES_MAX: u64 = 16 << 20;
 
 /// The reserve is at most this part of the file system (a twentieth).
 const RESERVE_PART_MAX: u64 = 20;
+
+/// What must take writes for anything to be kept, below the store's folder. An administrator may forbid it by mode or flag.
+const PARTS: [&str; 5] = ["blobs", "blobs/sha256", "repositories", "spool/fills", "index.redb"];
 
 /// How much room there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +96,7 @@ impl Space {
         let ballast = std::fs::metadata(self.ballast()).map_or(0, |ballast| ballast.len());
         let reserve = self.0.reserve.saturating_sub(ballast);
         let available = seen.f_bavail.saturating_mul(seen.f_frsize);
-        let state = if seen.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        let state = if seen.f_flag.contains(StatVfsMountFlags::RDONLY) || self.is_forbidden() {
             PressureState::ReadOnly
         } else if available < reserve || (seen.f_files > 0 && seen.f_favail == 0) {
             PressureState::Full
@@ -101,6 +106,14 @@ impl Space {
         let now = Pressure { free: available.saturating_sub(reserve), state };
         self.tell(now);
         Ok(now)
+    }
+
+    /// Whether this process may not write a part of the store: what the file system says of its modes and flags.
+    fn is_forbidden(&self) -> bool {
+        PARTS.iter().any(|part| {
+            let refused = rustix::fs::access(self.0.folder.join(part), Access::WRITE_OK);
+            matches!(refused, Err(Errno::ACCESS | Errno::PERM | Errno::ROFS))
+        })
     }
 
     /// Takes note of an error of a write: the file system may refuse what it seems to have room for, by a quota or for

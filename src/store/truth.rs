@@ -117,8 +117,9 @@ impl Truth {
     }
 
     pub(super) async fn state<T: DeserializeOwned>(&self, kind: &'static str, id: &'static str) -> Result<Option<T>> {
-        match self.0.record(&RecordPath::State(kind, id)).await? {
-            Some(bytes) => Ok(Some(records::decode(&bytes)?)),
+        let path = RecordPath::State(kind, id);
+        match self.0.record(&path).await? {
+            Some(bytes) => Ok(Some(records::decode(&bytes).map_err(|e| tree::Error::of_record(&path, e))?)),
             None => Ok(None),
         }
     }

@@ -8,6 +8,9 @@ pub enum Error {
     /// The file system has no room for it.
     #[error("no room to write the index")]
     Full(#[source] Arc<redb::Error>),
+    /// The file system takes no writes, or none of ours.
+    #[error("the index can't be written")]
+    ReadOnly(#[source] Arc<redb::Error>),
     /// A row or page is not what was written.
     #[error("the index is damaged: {0}")]
     Damaged(String),
@@ -36,10 +39,29 @@ impl From<redb::Error> for Error {
     fn from(error: redb::Error) -> Self {
         match error {
             redb::Error::Corrupted(what) => Self::Damaged(what),
+            // A page that lies outside of the file, and what redb can't read at all, is no fault of the disk.
+            redb::Error::Io(ref io)
+                if matches!(
+                    io.kind(),
+                    std::io::ErrorKind::UnexpectedEof
+                        | std::io::ErrorKind::InvalidData
+                        | std::io::ErrorKind::InvalidInput
+                ) =>
+            {
+                Self::Damaged(error.to_string())
+            }
             redb::Error::Io(ref io)
                 if matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) =>
             {
                 Self::Full(Arc::new(error))
+            }
+            redb::Error::Io(ref io)
+                if matches!(
+                    io.kind(),
+                    std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied
+                ) =>
+            {
+                Self::ReadOnly(Arc::new(error))
             }
             // Types of tables that are not ours: another program's file, or one of another version.
             redb::Error::TableTypeMismatch { .. }

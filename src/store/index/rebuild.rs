@@ -4,9 +4,11 @@
 //! the writing of its row: a row never is older than its record.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::TryStreamExt;
+use tokio::time::Instant;
 
 use crate::oci::Digest;
 use crate::oci::RepositoryKey;
@@ -24,6 +26,8 @@ use crate::store::tree::RecordPath;
 
 /// Rows that one transaction writes, and records that are read with the gate closed.
 const BATCH: usize = 500;
+/// Between two lines of the log about how far it has come.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 /// Records that are read at the same time.
 const READERS: usize = 8;
 
@@ -41,7 +45,7 @@ pub(in crate::store) async fn mend(store: &Arc<Inner>) -> Result<()> {
 }
 
 async fn make_anew(store: &Arc<Inner>) -> Result<()> {
-    let mut work = Rebuild { store, done: 0 };
+    let mut work = Rebuild { store, done: 0, told: Instant::now() };
     work.begin().await?;
     work.bytes().await?;
     work.records().await?;
@@ -51,6 +55,7 @@ async fn make_anew(store: &Arc<Inner>) -> Result<()> {
 struct Rebuild<'a> {
     store: &'a Arc<Inner>,
     done: u64,
+    told: Instant,
 }
 
 impl Rebuild<'_> {
@@ -59,6 +64,7 @@ impl Rebuild<'_> {
         self.store.completeness.send_replace(Completeness::Rebuilding { done: 0 });
         let _closed = self.store.gate.write().await;
         self.store.index.clear().await?;
+        self.store.note_epoch(false).await?;
         self.identify(false).await
     }
 
@@ -102,6 +108,10 @@ impl Rebuild<'_> {
         self.done += changes.len() as u64;
         self.store.index.fill_in(changes).await?;
         self.store.completeness.send_replace(Completeness::Rebuilding { done: self.done });
+        if self.told.elapsed() >= TELL_EVERY {
+            self.told = Instant::now();
+            tracing::info!(rows = self.done, "the index is being made anew from the tree");
+        }
         Ok(())
     }
 

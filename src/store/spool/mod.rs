@@ -80,9 +80,19 @@ impl Spool {
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let (fills, uploads) = (folder.join("fills"), folder.join("uploads"));
         for area in [&fills, &uploads] {
-            std::fs::create_dir_all(area).map_err(|e| Error::new("making the spool", e))?;
+            match std::fs::create_dir_all(area) {
+                // What is held is served all the same; each file that can't be made says so.
+                Err(error) if refuses_writes(error.kind()) => {
+                    tracing::warn!(%error, "the spool could not be made");
+                }
+                made => made.map_err(|e| Error::new("making the spool", e))?,
+            }
         }
-        for entry in std::fs::read_dir(&fills).map_err(|e| Error::new("reading the spool", e))? {
+        let left = match std::fs::read_dir(&fills) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            listed => Some(listed.map_err(|e| Error::new("reading the spool", e))?),
+        };
+        for entry in left.into_iter().flatten() {
             let left = entry.and_then(|entry| std::fs::remove_file(entry.path()));
             // A full or read-only file system keeps them: they are in nobody's way.
             if let Err(error) = left {
@@ -251,6 +261,11 @@ impl Verified {
         self.staged.path = None;
         Ok(Arc::clone(&self.staged.file))
     }
+}
+
+fn refuses_writes(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind;
+    matches!(kind, ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied | ErrorKind::StorageFull)
 }
 
 /// Runs blocking work; a panic in it goes on in the caller.

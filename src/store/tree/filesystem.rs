@@ -80,7 +80,13 @@ impl Filesystem {
         for part in [&tree.blobs, &tree.repositories, &tree.staging] {
             match std::fs::create_dir_all(part) {
                 // What is held can be read all the same.
-                Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::ReadOnlyFilesystem
+                            | io::ErrorKind::PermissionDenied
+                            | io::ErrorKind::StorageFull
+                    ) => {}
                 made => made.map_err(|e| failed("making", part, e))?,
             }
         }

@@ -1,5 +1,9 @@
 //! The open file: how it is opened, taken away from its readers, and opened anew.
+//!
+//! Where the file system takes no writes the file is opened sealed: everything is read from it, and each write fails with
+//! what the file system said, until it takes writes again.
 
+use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -14,7 +18,10 @@ use ::redb::Builder;
 use ::redb::Database;
 use ::redb::ReadTransaction;
 use ::redb::ReadableDatabase;
+use ::redb::StorageBackend;
 use ::redb::backends::FileBackend;
+use rustix::fs::Access;
+use rustix::fs::StatVfsMountFlags;
 use tokio::sync::watch;
 
 use crate::config::store::Durability;
@@ -24,8 +31,12 @@ use crate::store::index::Result;
 use crate::store::index::Totals;
 
 use super::backend::Unsynced;
+use super::overlay::Overlay;
 use super::tables::Tables;
 use super::tables::failed;
+
+/// Bytes that must be free before a sealed file is opened for writing again: opening it writes a few pages.
+const ROOM_BYTES_MIN: u64 = 1 << 20;
 
 /// What the readers and the writer share.
 #[derive(Debug)]
@@ -35,6 +46,8 @@ pub(super) struct Shared {
     cache_bytes: usize,
     /// None while it is being opened anew.
     database: RwLock<Option<Arc<Database>>>,
+    /// Why nothing is written, where the file system takes no writes.
+    sealed: Mutex<Option<Error>>,
     totals: Mutex<Totals>,
     health: watch::Sender<Health>,
 }
@@ -47,6 +60,7 @@ impl Shared {
             durability,
             cache_bytes,
             database: RwLock::new(None),
+            sealed: Mutex::default(),
             totals: Mutex::default(),
             health: watch::Sender::new(Health::Well),
         };
@@ -54,38 +68,75 @@ impl Shared {
         Ok(shared)
     }
 
+    /// Opens the file for writing, or else sealed.
     fn install(&self) -> Result<()> {
-        // A file that was damaged after it was closed in order makes redb panic.
-        let opened = std::panic::catch_unwind(AssertUnwindSafe(|| self.try_open()));
-        let (database, totals) = opened.unwrap_or_else(|_| Err(Error::Damaged("opening it panicked".into())))?;
+        let (opened, sealed) = match guarded(|| self.open_to_write()) {
+            Err(refusal @ (Error::Full(_) | Error::ReadOnly(_))) => (self.open_sealed()?, Some(refusal)),
+            other => (other?, None),
+        };
+        let (database, totals) = opened;
         self.count(totals);
+        *self.sealed.lock().unwrap_or_else(PoisonError::into_inner) = sealed;
         *self.database.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(database));
         Ok(())
     }
 
-    fn try_open(&self) -> Result<(Database, Totals)> {
-        let io = |error: io::Error| Error::from(::redb::Error::Io(error));
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&self.path).map_err(io)?;
-        let backend = FileBackend::new(file).map_err(failed)?;
+    fn open_to_write(&self) -> Result<(Database, Totals)> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&self.path);
+        let backend = FileBackend::new(file.map_err(io_failed)?).map_err(failed)?;
+        match self.durability {
+            Durability::Strict => self.open_on(backend),
+            Durability::Relaxed => self.open_on(Unsynced(backend)),
+        }
+    }
+
+    /// What can't be read is made anew as soon as the file system takes writes: until then there is nothing in the index.
+    fn open_sealed(&self) -> Result<(Database, Totals)> {
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            other => Some(other.map_err(io_failed)?),
+        };
+        match guarded(|| self.open_on(Overlay::over(file).map_err(io_failed)?)) {
+            Err(Error::Damaged(_)) => self.open_on(Overlay::over(None).map_err(io_failed)?),
+            other => other,
+        }
+    }
+
+    fn open_on(&self, backend: impl StorageBackend) -> Result<(Database, Totals)> {
         let mut builder = Builder::new();
         builder.set_cache_size(self.cache_bytes);
-        let database = match self.durability {
-            Durability::Strict => builder.create_with_backend(backend),
-            Durability::Relaxed => builder.create_with_backend(Unsynced(backend)),
-        };
-        let database = database.map_err(|error| match error {
-            // What redb can't read at all is not another fault of the disk: it is no index.
-            ::redb::DatabaseError::Storage(::redb::StorageError::Io(io)) if io.kind() == io::ErrorKind::InvalidData => {
-                Error::Damaged(io.to_string())
-            }
-            other => failed(other),
-        })?;
+        let database = builder.create_with_backend(backend).map_err(failed)?;
         let mut transaction = database.begin_write().map_err(failed)?;
         transaction.set_quick_repair(true);
         let totals = Tables::open(&transaction)?.finish()?;
         transaction.commit().map_err(failed)?;
         Ok((database, totals))
+    }
+
+    /// Why nothing can be written; none where it can.
+    fn sealed(&self) -> Option<Error> {
+        self.sealed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it is worth a try to open a sealed file for writing.
+    fn takes_writes(&self) -> bool {
+        let Some(folder) = self.path.parent() else { return false };
+        let Ok(seen) = rustix::fs::statvfs(folder) else { return false };
+        let open = if self.path.exists() { &self.path } else { folder };
+        !seen.f_flag.contains(StatVfsMountFlags::RDONLY)
+            && seen.f_bavail.saturating_mul(seen.f_frsize) >= ROOM_BYTES_MIN
+            && rustix::fs::access(open, Access::WRITE_OK).is_ok()
+    }
+
+    /// The open file, to be written. A sealed one is opened anew as soon as its file system takes writes.
+    pub(super) fn writable(&self) -> Result<Arc<Database>> {
+        let Some(refusal) = self.sealed() else { return self.database() };
+        if !self.takes_writes() {
+            return Err(refusal);
+        }
+        self.take();
+        self.install()?;
+        self.sealed().map_or_else(|| self.database(), Err)
     }
 
     pub(super) fn database(&self) -> Result<Arc<Database>> {
@@ -153,7 +204,9 @@ impl Shared {
         match error {
             Error::Damaged(_) => self.tell(Health::Damaged),
             Error::Encoding(_) | Error::Closed => {}
-            Error::Full(_) | Error::Storage(_) | Error::Reopening => {
+            // It is read from all the same.
+            Error::Full(_) | Error::ReadOnly(_) if self.sealed().is_some() => {}
+            Error::Full(_) | Error::ReadOnly(_) | Error::Storage(_) | Error::Reopening => {
                 self.tell(Health::Reopening);
                 self.take();
                 match self.install() {
@@ -168,17 +221,32 @@ impl Shared {
 
     /// Throws the file away and makes a new one.
     pub(super) fn recreate(&self) -> Result<()> {
+        if let Some(refusal) = self.sealed()
+            && !self.takes_writes()
+        {
+            return Err(refusal);
+        }
         self.take();
         match std::fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(::redb::Error::Io(error))),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_failed(error)),
             _ => {}
         }
         self.install()?;
         self.health.send_replace(Health::Well);
-        Ok(())
+        self.sealed().map_or(Ok(()), Err)
     }
 
     pub(super) fn close(&self) {
         self.take();
     }
+}
+
+fn io_failed(error: io::Error) -> Error {
+    failed(::redb::Error::Io(error))
+}
+
+/// A file that was damaged after it was closed in order makes redb panic.
+fn guarded<T>(open: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::panic::catch_unwind(AssertUnwindSafe(open))
+        .unwrap_or_else(|_| Err(Error::Damaged("opening it panicked".into())))
 }

@@ -3,6 +3,7 @@
 mod backend;
 mod database;
 mod keys;
+mod overlay;
 mod rows;
 mod tables;
 mod writer;

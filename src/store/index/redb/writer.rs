@@ -133,7 +133,7 @@ fn attempt(shared: &Arc<Shared>, jobs: &VecDeque<Job>) -> Result<Vec<Answer>> {
 }
 
 fn commit(shared: &Arc<Shared>, jobs: &[&Job]) -> Result<Vec<Answer>> {
-    let database = shared.database()?;
+    let database = shared.writable()?;
     let mut transaction = database.begin_write().map_err(failed)?;
     transaction.set_durability(Durability::Immediate).map_err(failed)?;
     // Without it a crash means that the next start reads the whole file.
