@@ -283,6 +283,23 @@ impl Access {
         Ok(principal)
     }
 
+    /// The answer to a request that names no repository: the same as to one for a repository that is not shown.
+    ///
+    /// Whoever may pull on no more than being somebody learns that the name is unknown; who would have to say first who
+    /// it is learns that, and nothing of what is configured.
+    pub async fn unknown(&self, caller: &Caller) -> Refusal {
+        let rules = self.rules.load_full();
+        if rules.access.anonymous.contains(&Action::Pull) {
+            return Refusal::Hidden;
+        }
+        let refusal = match identify(&rules, caller).await {
+            Ok(principal) => without_pull(&rules, &principal),
+            Err(busy) => busy,
+        };
+        self.metrics.denied(refusal.reason());
+        refusal
+    }
+
     /// Whether a client can say who it is at all.
     pub fn authenticates(&self) -> bool {
         self.rules.load().htpasswd.is_some()

@@ -141,7 +141,7 @@ impl From<cache::Error> for Failure {
             }
             cache::Error::NotAManifest(_) => unusable("the upstream's answer is not a manifest"),
             cache::Error::TooLarge { .. } => unusable("the blob is larger than the configuration allows"),
-            cache::Error::BrokenOff => unusable("the transfer from the upstream broke off"),
+            cache::Error::BrokenOff(_) => unusable("the transfer from the upstream broke off"),
             cache::Error::Busy => later("too many transfers are under way").later(Some(SOON)),
             cache::Error::Lost(_) => later("the request ended without an answer").later(Some(SOON)),
         };

@@ -34,6 +34,7 @@ use crate::config;
 use crate::config::client::Target as ClientTarget;
 use crate::oci::RepositoryKey;
 use crate::report::Report;
+use crate::repository::NameProblem;
 use crate::repository::Repositories;
 use crate::scrub::Scrub;
 use crate::telemetry::Metrics;
@@ -176,15 +177,20 @@ impl Api {
         }
     }
 
-    /// The repository that a request means; noted in its account.
-    fn find(&self, asked: &mut Asked<'_>, place: &Place) -> Result<RepositoryKey, Failure> {
+    /// The repository that a request means; noted in its account. Which registries are configured is nothing that
+    /// somebody learns who would not be told of a repository either.
+    async fn find(&self, asked: &mut Asked<'_>, place: &Place) -> Result<RepositoryKey, Failure> {
         // Views of a run are not served yet; an unpinned answer in their stead would be a wrong one.
-        if place.run.is_some() {
-            return Err(Failure::name_unknown());
+        let found =
+            if place.run.is_some() { Err(NameProblem::Unknown) } else { self.repositories.find(&place.spelling) };
+        match found {
+            Ok(key) => {
+                asked.account.repository = Some(key.clone());
+                Ok(key)
+            }
+            Err(NameProblem::Unknown) => Err(self.access.unknown(&asked.caller(Some(place))).await.into()),
+            Err(problem @ NameProblem::Invalid) => Err(problem.into()),
         }
-        let key = self.repositories.find(&place.spelling)?;
-        asked.account.repository = Some(key.clone());
-        Ok(key)
     }
 
     /// `GET /client-config/<kind>`: the file for that client, with how it is taken up as comments where it has any.

@@ -77,7 +77,7 @@ impl Cache {
             }
             tokio::task::yield_now().await;
         }
-        Err(Error::BrokenOff)
+        Err(Error::BrokenOff(None))
     }
 
     /// The size of a blob: a HEAD. Of what is not held it is a HEAD upstream, and starts nothing.
@@ -89,7 +89,7 @@ impl Cache {
         let proxied = self.proxied(repository).map_err(super::Unproxied::or_blob_unknown)?;
         self.check_absent(repository, digest)?;
         let (size, collapsed) = self.confirm(repository, &proxied, digest).await?;
-        Ok(Served { content: size, status: CacheStatus::new(Source::Miss).collapsed(collapsed) })
+        Ok(Served { content: size, status: CacheStatus::new(Source::Asked).collapsed(collapsed) })
     }
 
     /// Begins the fill of a blob in the background, as a manifest that names it is served.
@@ -208,7 +208,7 @@ impl Cache {
             if let Ok(Err(_)) = tokio::time::timeout(self.limits.verify_wait, spooled.wait_verified()).await {
                 return Err(match fill.answered().await {
                     Stage::Failed(error) => error,
-                    _ => Error::BrokenOff,
+                    _ => Error::BrokenOff(None),
                 });
             }
         }

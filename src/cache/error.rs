@@ -55,7 +55,7 @@ pub enum Error {
     },
     /// The transfer broke, and no more tries are left.
     #[error("the transfer from the upstream broke off")]
-    BrokenOff,
+    BrokenOff(#[source] Option<Arc<upstream::Error>>),
     /// The range lies outside of the blob.
     #[error("the range lies outside of the {size} bytes")]
     Unsatisfiable {
@@ -82,7 +82,7 @@ impl Error {
             Self::WrongBytes { .. }
             | Self::NotAManifest(_)
             | Self::WrongSize { .. }
-            | Self::BrokenOff
+            | Self::BrokenOff(_)
             | Self::Busy
             | Self::Lost(_) => true,
             Self::ManifestUnknown

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::OnceLock;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -102,6 +104,7 @@ pub(super) struct Fill {
     resumed: Mutex<Option<Arc<Spooled>>>,
     /// The validator of the first answer, for `If-Range`.
     validator: Mutex<Option<String>>,
+    asked_for: AtomicBool,
 }
 
 impl Fill {
@@ -117,6 +120,7 @@ impl Fill {
             ahead: Arc::new(Semaphore::new(AHEAD_FETCHES)),
             confirmed: Mutex::default(),
             validator: Mutex::default(),
+            asked_for: AtomicBool::new(false),
         }
     }
 
@@ -135,12 +139,18 @@ impl Fill {
         self.confirmed.lock().unwrap_or_else(PoisonError::into_inner).insert(repository.clone());
     }
 
-    /// Waits until the upstream has answered.
+    /// Whether a client waits or waited for it: then its failure is in that client's line of the access log.
+    pub(super) fn is_asked_for(&self) -> bool {
+        self.asked_for.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the upstream has answered: for clients.
     pub(super) async fn answered(&self) -> Stage {
+        self.asked_for.store(true, Ordering::Relaxed);
         let mut stage = self.stage.subscribe();
         match stage.wait_for(|s| !matches!(s, Stage::Asking)).await {
             Ok(stage) => stage.clone(),
-            Err(_) => Stage::Failed(Error::BrokenOff),
+            Err(_) => Stage::Failed(Error::BrokenOff(None)),
         }
     }
 
@@ -159,7 +169,7 @@ impl Fill {
         };
         if let Err(error) = &outcome {
             if let Some(spooled) = self.spooled() {
-                spooled.fail(&error.to_string());
+                spooled.fail(&crate::telemetry::chain(error));
             }
             if !matches!(*self.stage.borrow(), Stage::NoRoom) {
                 self.stage.send_replace(Stage::Failed(error.clone()));
@@ -270,10 +280,12 @@ impl Fill {
             }
             fruitless = if at > before { 0 } else { fruitless + 1 };
             if fruitless > self.order.proxied.retries() as usize {
-                tracing::warn!(digest = %self.order.digest, repository = %self.order.repository, at, %error, "the transfer broke off and did not come back");
-                return Err(Error::BrokenOff);
+                return Err(match error {
+                    Error::Upstream(error) => Error::BrokenOff(Some(error)),
+                    error => error,
+                });
             }
-            tracing::info!(digest = %self.order.digest, repository = %self.order.repository, at, %error, "the transfer broke and is taken up again");
+            tracing::debug!(digest = %self.order.digest, repository = %self.order.repository, at, error = %crate::telemetry::chain(&error), "the transfer broke and is taken up again");
             let pause = PAUSES.get(fruitless).or(PAUSES.last()).copied().unwrap_or_default();
             tokio::time::sleep(pause.mul_f32(0.75 + fastrand::f32() / 2.0)).await;
         }
@@ -281,7 +293,7 @@ impl Fill {
 
     /// Whether the transfer may be taken up after this error: not when the bytes themselves are wrong.
     fn goes_on_after(error: &Error) -> bool {
-        matches!(error, Error::Upstream(_) | Error::BrokenOff)
+        matches!(error, Error::Upstream(_) | Error::BrokenOff(_))
     }
 
     /// One request: from `at` to the claim's end, or until it breaks.
@@ -362,7 +374,7 @@ impl Fill {
                 Ok(())
             }
             Some(size) if at == size => Ok(()),
-            Some(_) => Err(Error::BrokenOff),
+            Some(_) => Err(Error::BrokenOff(None)),
         }
     }
 
@@ -411,11 +423,8 @@ impl Fill {
 
     async fn seal(&self, spooled: &Arc<Spooled>) -> Result<Verified, Error> {
         spooled.seal(self.order.digest).await.map_err(|error| match error {
-            SealError::Mismatch { got } => {
-                tracing::warn!(digest = %self.order.digest, %got, repository = %self.order.repository, "the upstream's bytes have another digest; nothing is kept");
-                Error::WrongBytes { wanted: self.order.digest }
-            }
-            SealError::Short { .. } => Error::BrokenOff,
+            SealError::Mismatch { .. } => Error::WrongBytes { wanted: self.order.digest },
+            SealError::Short { .. } => Error::BrokenOff(None),
             SealError::Spool(error) => store::Error::from(error).into(),
         })
     }

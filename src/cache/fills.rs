@@ -121,6 +121,10 @@ impl Fills {
         let verified = match outcome {
             Ok(verified) => verified,
             Err(error) => {
+                if !fill.is_asked_for() && error.was_asked() {
+                    let (repository, cause) = (fill.repository(), crate::telemetry::chain(&error));
+                    tracing::warn!(%digest, %repository, error = %cause, "a blob could not be fetched ahead");
+                }
                 self.keep_broken(&fill, digest, &error);
                 return;
             }
@@ -140,7 +144,7 @@ impl Fills {
 
     /// Keeps the spool of a transfer that broke, not that of wrong bytes.
     fn keep_broken(&self, fill: &Arc<Fill>, digest: Digest, error: &Error) {
-        if !matches!(error, Error::BrokenOff) {
+        if !matches!(error, Error::BrokenOff(_)) {
             return;
         }
         let Some(spooled) = fill.spooled() else { return };

@@ -35,7 +35,7 @@ impl Cache {
         match proxied.upstream.tags(&ask, after, limit).await {
             Ok(Some(page)) => {
                 let listed = Listed { tags: page.tags, more: page.more };
-                Ok(Served { content: listed, status: CacheStatus::new(Source::Miss) })
+                Ok(Served { content: listed, status: CacheStatus::new(Source::Asked) })
             }
             Ok(None) => Err(Error::ManifestUnknown),
             Err(error) if error.is_unavailable() => {
@@ -62,7 +62,7 @@ impl Cache {
         let proxied = self.proxied(repository).map_err(super::Unproxied::or_manifest_unknown)?;
         let ask = Self::ask(repository, Priority::Client);
         let (mut listed, source) = match proxied.upstream.referrers(&ask, subject, artifact_type).await {
-            Ok(Some(listed)) => (listed, Source::Miss),
+            Ok(Some(listed)) => (listed, Source::Asked),
             Ok(None) => return Err(Error::NoReferrers),
             Err(error) if error.is_unavailable() => {
                 let held = self.store.referrers(repository, subject, None, HELD_REFERRERS_MAX).await?.rows;
@@ -73,7 +73,7 @@ impl Cache {
             }
             Err(error) => return Err(error.into()),
         };
-        if source == Source::Miss {
+        if source == Source::Asked {
             // While the index is being rebuilt the upstream's own list has to do.
             let held = match self.store.referrers(repository, subject, None, HELD_REFERRERS_MAX).await {
                 Ok(page) => page.rows,

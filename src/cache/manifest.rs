@@ -65,7 +65,11 @@ impl Cache {
         let repository = grant.repository();
         let answer = match reference {
             Reference::Digest(digest) => self.manifest_by_digest(repository, digest).await?,
-            Reference::Tag(tag) => self.manifest_by_tag(repository, tag).await?,
+            Reference::Tag(tag) => {
+                let answer = self.manifest_by_tag(repository, tag).await?;
+                self.store.used_tag(repository, tag, self.clock.now());
+                answer
+            }
         };
         if served {
             if answer.status.is_hit() {
@@ -138,9 +142,7 @@ impl Cache {
         reference: &Reference,
     ) -> Result<Fetched, Error> {
         let raw = proxied.upstream.manifest(ask, reference).await?.ok_or(Error::ManifestUnknown)?;
-        let fetched = Self::checked(reference, raw).inspect_err(|error| {
-            tracing::warn!(%repository, %reference, error = %crate::telemetry::chain(error), "the upstream's manifest is not what was asked for; nothing is kept");
-        })?;
+        let fetched = Self::checked(reference, raw)?;
         self.recent.insert((repository.clone(), fetched.digest), fetched.body());
         for child in fetched.manifest.links.children() {
             self.expected.insert((repository.clone(), child.digest), child.size);

@@ -10,6 +10,8 @@ pub enum Source {
     Hit,
     /// It was not here: the upstream was asked.
     Miss,
+    /// It was not here: the upstream was asked, and the answer is of the kind that is not kept: a list, a size.
+    Asked,
     /// It was here and past its freshness; the upstream confirmed it.
     Revalidated,
     /// It was here and past its freshness; the upstream had another, which is served.
@@ -69,7 +71,7 @@ impl CacheStatus {
     pub fn label(&self) -> &'static str {
         match self.source {
             Source::Hit => "hit",
-            Source::Miss | Source::Moved => "miss",
+            Source::Miss | Source::Asked | Source::Moved => "miss",
             Source::Revalidated => "revalidated",
             Source::StaleWhileRevalidate | Source::StaleIfError | Source::StaleUnasked => "stale",
             Source::PassThrough => "pass",
@@ -82,6 +84,7 @@ impl fmt::Display for CacheStatus {
         f.write_str(match self.source {
             Source::Hit => "larder; hit",
             Source::Miss => "larder; fwd=miss; stored",
+            Source::Asked => "larder; fwd=miss",
             Source::Revalidated => "larder; fwd=stale; detail=revalidated",
             Source::Moved => "larder; fwd=stale; stored; detail=moved",
             Source::StaleWhileRevalidate => "larder; hit; detail=stale-while-revalidate",

@@ -78,7 +78,7 @@ impl Cache {
             }
             if verdict != Verdict::MustValidate {
                 let status = CacheStatus::new(source).aged(freshness::age(state.validated_at(), now));
-                return self.serve_tag(repository, tag, state, status).await;
+                return self.serve_tag(repository, state, status).await;
             }
         }
         let proxied = match self.proxied(repository) {
@@ -152,22 +152,21 @@ impl Cache {
             match tokio::time::timeout(patience, self.join_look(look)).await {
                 Ok(landed) => landed,
                 // The look goes on by itself; this client has waited long enough.
-                Err(_) => return self.serve_tag(repository, tag, &state, as_stale(Source::StaleIfError)).await,
+                Err(_) => return self.serve_tag(repository, &state, as_stale(Source::StaleIfError)).await,
             }
         } else {
             self.join_look(look).await
         };
         match landed {
             Ok((Refreshed::Confirmed(_), collapsed)) => {
-                self.serve_tag(repository, tag, &state, CacheStatus::new(Source::Revalidated).collapsed(collapsed))
-                    .await
+                self.serve_tag(repository, &state, CacheStatus::new(Source::Revalidated).collapsed(collapsed)).await
             }
             Ok((Refreshed::Moved(body), collapsed)) => {
                 Ok(Served { content: body, status: CacheStatus::new(Source::Moved).collapsed(collapsed) })
             }
             Err(error) if may_be_stale && error.is_unavailable() => {
                 let source = if error.was_asked() { Source::StaleIfError } else { Source::StaleUnasked };
-                self.serve_tag(repository, tag, &state, as_stale(source)).await
+                self.serve_tag(repository, &state, as_stale(source)).await
             }
             Err(error) => Err(error),
         }
@@ -177,11 +176,9 @@ impl Cache {
     async fn serve_tag(
         &self,
         repository: &RepositoryKey,
-        tag: &Tag,
         state: &TagState,
         status: CacheStatus,
     ) -> Result<Served<ManifestBody>, Error> {
-        self.store.used_tag(repository, tag, self.clock.now());
         let served = self.manifest_by_digest(repository, &state.record.digest).await?;
         // The record was here and its bytes were not: what was evicted or damaged came anew.
         let status = if served.status.source == Source::Miss { served.status } else { status };
@@ -223,8 +220,9 @@ impl Cache {
                 self.mark_gone(&look).await;
             }
             Err(error) => {
-                if error.was_asked() {
-                    tracing::warn!(repository = %look.repository, tag = %look.tag, error = %crate::telemetry::chain(&error), held = look.known.is_some(), "the upstream could not say what the tag names");
+                // Who waits with nothing held gets the error, and its line in the access log names the cause.
+                if look.known.is_some() && error.is_unavailable() && error.was_asked() {
+                    tracing::warn!(repository = %look.repository, tag = %look.tag, error = %crate::telemetry::chain(&error), "the upstream could not say what the tag names; what is held is served");
                 }
                 publish.send(Err(error));
             }

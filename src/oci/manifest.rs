@@ -129,13 +129,9 @@ impl Manifest {
             None if general && document.config.is_some() && document.layers.is_some() => {
                 Ok(MediaType::new(MediaType::OCI_MANIFEST))
             }
-            _ if !general && !outside.as_str().starts_with("text/") && !Self::is_schema_1(&outside) => Ok(outside),
+            _ if outside.may_be_manifest() => Ok(outside),
             _ => Err(ManifestError::NotOne(outside.to_string())),
         }
-    }
-
-    fn is_schema_1(media_type: &MediaType) -> bool {
-        media_type.as_str().starts_with("application/vnd.docker.distribution.manifest.v1+")
     }
 
     /// The digest of the bytes by SHA-256.
@@ -188,6 +184,10 @@ mod tests {
             (r#"{"layers":"#, MediaType::OCI_MANIFEST),
             (r#"{"layers":[{"digest":"sha256:xyz","size":1,"mediaType":"a/b"}]}"#, MediaType::OCI_MANIFEST),
             ("{}", "application/vnd.docker.distribution.manifest.v1+prettyjws"),
+            ("{}", "application/vnd.docker.distribution.manifest.v1+json"),
+            ("{}", "application/octet-stream"),
+            ("{}", "application/problem+json"),
+            ("{}", "application/xhtml+xml"),
         ] {
             assert!(parse(text, content_type).is_err(), "{text} as {content_type}");
         }

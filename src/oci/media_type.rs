@@ -41,6 +41,13 @@ impl MediaType {
         self.is_index() || self.is_image() || &*self.0 == Self::OCI_ARTIFACT
     }
 
+    /// Whether it may name a manifest: one of those, or one that is not known yet. General words for any JSON and any
+    /// bytes don't, nor does schema 1, whose digests are not those of its bytes.
+    pub fn may_be_manifest(&self) -> bool {
+        let kind = self.0.strip_prefix("application/vnd.");
+        kind.is_some_and(|kind| kind.ends_with("+json") && !kind.starts_with("docker.distribution.manifest.v1+"))
+    }
+
     /// Whether it names a list of manifests.
     pub fn is_index(&self) -> bool {
         matches!(&*self.0, Self::OCI_INDEX | Self::DOCKER_LIST)

@@ -202,6 +202,11 @@ fn named(
         None if looks_like_a_host(&joined) && !joined.contains('/') => return Err(NameProblem::Unknown),
         None => names.default.clone(),
     };
+    // Docker Hub's names have no dots in front: a host that is said twice is one.
+    let joined = match joined.strip_prefix("docker.io/") {
+        Some(rest) if registry.as_str() == HUB => rest.to_owned(),
+        _ => joined,
+    };
     let name = if registry.as_str() == HUB && !joined.contains('/') { format!("library/{joined}") } else { joined };
     let name = name.parse::<RepositoryName>().map_err(|_| NameProblem::Invalid)?;
     Ok(RepositoryKey::new(registry, name))

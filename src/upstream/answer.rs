@@ -26,7 +26,6 @@ use super::Incoming;
 use super::RawManifest;
 use super::Resolved;
 use super::Result;
-use super::TagPage;
 use super::Wanted;
 use super::exchange::Answer;
 use super::exchange::Body;
@@ -57,7 +56,7 @@ fn digest(answer: &Answer) -> Result<Option<Digest>> {
 
 pub(super) fn resolved(answer: &Answer, reference: &Reference) -> Result<Resolved> {
     let media_type = media_type(answer);
-    if media_type.as_ref().is_some_and(|kind| !kind.is_manifest()) {
+    if media_type.as_ref().is_some_and(|kind| !kind.may_be_manifest()) {
         return Err(unusable(answer, "its answer is of a type that is no manifest"));
     }
     let digest = match (digest(answer)?, reference.digest()) {
@@ -72,7 +71,7 @@ pub(super) fn resolved(answer: &Answer, reference: &Reference) -> Result<Resolve
 
 pub(super) fn manifest(answer: &Answer, reference: &Reference) -> Result<RawManifest> {
     let content_type = answer.header(header::CONTENT_TYPE).unwrap_or_default().to_owned();
-    if !MediaType::new(&content_type).is_manifest() {
+    if !MediaType::new(&content_type).may_be_manifest() {
         return Err(unusable(answer, "its answer is of a type that is no manifest"));
     }
     let (bytes, claimed) = (answer.bytes(), digest(answer)?);
@@ -214,29 +213,43 @@ struct TagList {
     tags: Option<Vec<String>>,
 }
 
-pub(super) fn tags(answer: &Answer, after: Option<&Tag>, limit: usize) -> Result<TagPage> {
-    let list: TagList = serde_json::from_slice(&answer.bytes())
-        .map_err(|error| unusable(answer, "its list of tags is none").caused_by(error))?;
-    // Names that are no tags can't be pulled.
-    let mut tags: Vec<Tag> = list.tags.unwrap_or_default().iter().filter_map(|tag| tag.parse().ok()).collect();
-    // docker-registry 2.8 sends all of its tags at once, in the order of its folder; clients are promised lexical order.
-    if !has_next(answer) {
-        tags.sort();
-    }
-    // An upstream that knows no pages sends everything again.
-    if let Some(seen) = after.and_then(|after| tags.iter().position(|tag| tag == after)) {
-        tags.drain(..=seen);
-    }
-    let more = tags.len() > limit || has_next(answer);
-    tags.truncate(limit);
-    Ok(TagPage { more: more && !tags.is_empty(), tags })
+/// One answer to a question for a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Page<T> {
+    pub(super) rows: Vec<T>,
+    pub(super) next: Option<Next>,
 }
 
-fn has_next(answer: &Answer) -> bool {
-    answer.headers.get_all(header::LINK).iter().filter_map(|value| value.to_str().ok()).any(|link| {
-        let mut parameters = link.split(';').skip(1).map(|part| part.trim().to_ascii_lowercase());
-        parameters.any(|part| part == "rel=\"next\"" || part == "rel=next")
-    })
+/// What asks for the next page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Next {
+    /// The link's query. The rest of it is not taken: so no link leads anywhere else.
+    pub(super) query: String,
+    /// Whether anybody can ask so who knows the last name of this page.
+    pub(super) is_by_name: bool,
+}
+
+pub(super) fn tags(answer: &Answer) -> Result<Page<Tag>> {
+    let list: TagList = serde_json::from_slice(&answer.bytes())
+        .map_err(|error| unusable(answer, "its list of tags is none").caused_by(error))?;
+    let names = list.tags.unwrap_or_default();
+    let next = next(answer, names.last().map(String::as_str));
+    // Names that are no tags can't be pulled.
+    Ok(Page { rows: names.iter().filter_map(|tag| tag.parse().ok()).collect(), next })
+}
+
+/// The link to the next page (RFC 8288), where there is one.
+fn next(answer: &Answer, last: Option<&str>) -> Option<Next> {
+    let links = answer.headers.get_all(header::LINK).iter().filter_map(|value| value.to_str().ok());
+    let target =
+        links.filter_map(|link| link.trim().strip_prefix('<')?.split_once('>')).find_map(|(target, rest)| {
+            let mut parameters = rest.split([';', ',']).map(|part| part.trim().to_ascii_lowercase());
+            parameters.any(|part| part == "rel=\"next\"" || part == "rel=next").then_some(target)
+        })?;
+    let query = target.split('#').next().and_then(|target| target.split_once('?')).map_or("", |(_, query)| query);
+    let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+    let is_by_name = last.is_some() && pairs.any(|(key, value)| key == "last" && Some(&*value) == last);
+    Some(Next { query: query.to_owned(), is_by_name })
 }
 
 #[derive(Deserialize)]
@@ -245,15 +258,15 @@ struct Index {
     manifests: Option<Vec<Descriptor>>,
 }
 
-pub(super) fn referrers(answer: &Answer, artifact_type: Option<&str>) -> Result<Vec<Descriptor>> {
+pub(super) fn referrers(answer: &Answer, artifact_type: Option<&str>) -> Result<Page<Descriptor>> {
     if media_type(answer).is_none_or(|kind| kind.as_str() != MediaType::OCI_INDEX) {
         return Err(unusable(answer, "its list of referrers is no image index"));
     }
     let index: Index = serde_json::from_slice(&answer.bytes())
         .map_err(|error| unusable(answer, "its list of referrers can't be read").caused_by(error))?;
-    let mut found = index.manifests.unwrap_or_default();
+    let mut rows = index.manifests.unwrap_or_default();
     if let Some(wanted) = artifact_type {
-        found.retain(|descriptor| descriptor.artifact_type.as_deref() == Some(wanted));
+        rows.retain(|descriptor| descriptor.artifact_type.as_deref() == Some(wanted));
     }
-    Ok(found)
+    Ok(Page { rows, next: next(answer, None) })
 }

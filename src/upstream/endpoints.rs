@@ -282,10 +282,11 @@ impl Core {
     pub(super) fn failed(self: &Arc<Self>, at: usize, failed: &Failed, is_soft: bool) {
         let Some(endpoint) = self.endpoints.get(at) else { return };
         let Failed { error, part, origin, .. } = failed;
+        // What failed is said by whoever asked, once; this is what follows from it.
         let failure = Failure { cause: error.clone(), origin: origin.clone(), is_soft, at: self.clock.now() };
         if endpoint.circuit(*part).fail(failure, Instant::now()) {
             let (at_endpoint, part_name) = (&endpoint.origin, part.as_str());
-            tracing::warn!(upstream = self.host, endpoint = %at_endpoint, part = part_name, cause = ?error, "it fails; what is held is served");
+            tracing::info!(upstream = self.host, endpoint = %at_endpoint, part = part_name, "it fails; what is held is served");
             self.show_health(*part);
             self.watch(at, *part);
         }

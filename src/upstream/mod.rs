@@ -13,6 +13,7 @@ mod endpoints;
 pub mod error;
 mod exchange;
 mod gate;
+mod listing;
 mod probe;
 mod realm;
 pub mod remote;

@@ -39,6 +39,8 @@ use super::endpoints::Core;
 use super::endpoints::Endpoint;
 use super::exchange::Question;
 use super::exchange::Reading;
+use super::listing::Cursors;
+use super::listing::Listing;
 use super::realm::Realms;
 
 /// What we take: every manifest there is but schema 1. Nothing is negotiated down for a client: what a tag is must not
@@ -64,6 +66,7 @@ pub struct Deps {
 pub struct Remote {
     core: Arc<Core>,
     config: Config,
+    cursors: Cursors,
 }
 
 impl Remote {
@@ -109,7 +112,7 @@ impl Remote {
             metrics: Arc::clone(&deps.metrics),
             tasks: deps.tasks.clone(),
         };
-        Ok(Arc::new(Self { core: Arc::new(core), config: config.clone() }))
+        Ok(Arc::new(Self { core: Arc::new(core), config: config.clone(), cursors: Cursors::default() }))
     }
 
     /// Whether the configuration allows that repository.
@@ -152,11 +155,15 @@ impl Remote {
         let question = Self::blobs(digest, &first_byte, Reading::Nothing);
         self.core.ask(ask, &question, &|answer| answer::size_by_get(&answer)).await
     }
+
+    fn listing(&self) -> Listing<'_> {
+        Listing { core: &self.core, cursors: &self.cursors }
+    }
 }
 
 const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
 
-fn question(path: String, kind: &'static str, reading: Reading) -> Question {
+pub(super) fn question(path: String, kind: &'static str, reading: Reading) -> Question {
     let (method, headers) = (Method::GET, HeaderMap::new());
     Question { method, path, query: None, kind, headers, reading, is_tag: false }
 }
@@ -204,10 +211,7 @@ impl Upstream for Remote {
 
     async fn tags(&self, ask: &Ask, after: Option<&Tag>, limit: usize) -> Result<Option<TagPage>> {
         self.check(ask)?;
-        let mut question = question("tags/list".to_owned(), "tags", Reading::Whole(self.core.limits.answer_bytes));
-        let last = after.map(|tag| format!("&last={tag}")).unwrap_or_default();
-        question.query = Some(format!("n={limit}{last}"));
-        self.core.ask(ask, &question, &|answer| answer::tags(&answer, after, limit)).await
+        self.listing().tags(ask, after, limit).await
     }
 
     async fn referrers(
@@ -217,13 +221,7 @@ impl Upstream for Remote {
         artifact_type: Option<&str>,
     ) -> Result<Option<Vec<Descriptor>>> {
         self.check(ask)?;
-        let reading = Reading::Whole(self.core.limits.manifest_bytes);
-        let mut question = question(format!("referrers/{digest}"), "referrers", reading);
-        question.headers.insert(header::ACCEPT, HeaderValue::from_static(MediaType::OCI_INDEX));
-        question.query = artifact_type.map(|wanted| {
-            url::form_urlencoded::Serializer::new(String::new()).append_pair("artifactType", wanted).finish()
-        });
-        self.core.ask(ask, &question, &|answer| answer::referrers(&answer, artifact_type)).await
+        self.listing().referrers(ask, digest, artifact_type).await
     }
 
     fn state(&self) -> State {

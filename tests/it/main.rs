@@ -6,8 +6,12 @@
     reason = "tests end when something is not as it should be"
 )]
 
+mod access;
+mod admin;
 mod freshness;
 mod full_disk;
+mod hostile;
+mod lists;
 mod outage;
 mod pull;
 mod resume;

@@ -37,7 +37,7 @@ pub(in crate::api) async fn answer(
         Verb::Write => return uploads::refuse(api, asked, place, Action::Push, &target, ALLOWED).await,
         Verb::Delete => return uploads::refuse(api, asked, place, Action::Delete, &target, ALLOWED).await,
     };
-    let key = api.find(asked, place)?;
+    let key = api.find(asked, place).await?;
     let grant = api.access.authorize(&asked.caller(Some(place)), Action::Pull, &key, &target).await?;
     asked.account.principal = Some(grant.principal().clone());
     let found = api.cache.manifest(&grant, reference, served).await?;

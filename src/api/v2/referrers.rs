@@ -26,7 +26,7 @@ pub(in crate::api) async fn answer(
 ) -> Answer {
     let reference = Reference::Digest(*digest);
     asked.account.reference = Some(reference.clone());
-    let key = api.find(asked, place)?;
+    let key = api.find(asked, place).await?;
     let target = Target::Manifest(reference);
     let grant = api.access.authorize(&asked.caller(Some(place)), Action::Pull, &key, &target).await?;
     asked.account.principal = Some(grant.principal().clone());

@@ -13,7 +13,7 @@ use crate::oci::Tag;
 
 /// A page of tags, at most `limits.page` of them whatever is asked for; `n=0` asks for none.
 pub(in crate::api) async fn answer(api: &Api, asked: &mut Asked<'_>, place: &Place, page: &Page) -> Answer {
-    let key = api.find(asked, place)?;
+    let key = api.find(asked, place).await?;
     let grant = api.access.authorize(&asked.caller(Some(place)), Action::Pull, &key, &Target::Repository).await?;
     asked.account.principal = Some(grant.principal().clone());
     let most = u64::from(api.limits.page);

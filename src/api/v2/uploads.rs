@@ -22,7 +22,7 @@ pub(super) async fn refuse(
     target: &Target,
     allowed: &'static str,
 ) -> Answer {
-    let key = api.find(asked, place)?;
+    let key = api.find(asked, place).await?;
     let grant = api.access.authorize(&asked.caller(Some(place)), action, &key, target).await?;
     asked.account.principal = Some(grant.principal().clone());
     Err(Failure::method(allowed))

@@ -65,6 +65,7 @@ fn docker_hub_has_one_name_and_the_library() {
         ("", "alpine", "registry-1.docker.io", "docker.io/library/alpine"),
         ("", "index.docker.io/acme/app", "", "docker.io/acme/app"),
         ("docker.io", "docker.io/library/alpine", "docker.io", "docker.io/library/alpine"),
+        ("", "docker.io/docker.io/alpine", "", "docker.io/library/alpine"),
         ("", "app", "ghcr.io", "ghcr.io/app"),
         ("", "blobs", "", "docker.io/library/blobs"),
     ]);

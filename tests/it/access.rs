@@ -1,0 +1,163 @@
+//! Who may see what, through HTTP: the rows "not authenticated", "no pull right" and "no push right" of the status
+//! contract.
+
+use base64::Engine as _;
+
+use crate::support::Answer;
+use crate::support::Larder;
+use crate::support::Upstream;
+use crate::support::images::Image;
+use crate::support::images::image;
+use crate::support::images::referrer;
+
+fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
+}
+
+struct Guarded {
+    upstream: Upstream,
+    larder: Larder,
+    image: Image,
+    _users: tempfile::TempDir,
+}
+
+/// larder with two users; alice may pull what is `library/…`, nobody may pull the rest.
+async fn guarded(anonymous: &str) -> Guarded {
+    let users = tempfile::tempdir().unwrap();
+    let file = users.path().join("htpasswd");
+    let line = |user: &str| format!("{user}:{}\n", bcrypt::hash(format!("{user}-word"), 4).unwrap());
+    std::fs::write(&file, line("alice") + &line("bob")).unwrap();
+    let upstream = Upstream::start().await;
+    let image = image(300, &[70_000]);
+    upstream.add("library/app", "1", &image);
+    upstream.add("acme/app", "1", &image);
+    upstream.add("library/app", "", &referrer(1, &image, "application/vnd.test.sbom"));
+    let access = serde_json::json!({
+        "anonymous": serde_json::from_str::<serde_json::Value>(anonymous).unwrap(),
+        "htpasswd": file,
+        "rules": [{"who": "alice", "may": ["pull"], "repositories": ["docker.io/library/**"]}],
+    });
+    let larder = Larder::configured(&upstream, &format!(r#", "access": {access}"#), "").await;
+    Guarded { upstream, larder, image, _users: users }
+}
+
+/// Every way to ask for something of a repository.
+fn ways(repository: &str, image: &Image) -> Vec<(&'static str, String, Vec<(&'static str, &'static str)>)> {
+    let (blob, _) = image.blob(1);
+    let at = |rest: String| format!("/v2/{repository}/{rest}");
+    vec![
+        ("GET", at("manifests/1".into()), vec![]),
+        ("HEAD", at("manifests/1".into()), vec![]),
+        ("GET", at(format!("manifests/{}", image.digest)), vec![]),
+        ("HEAD", at(format!("manifests/{}", image.digest)), vec![("If-None-Match", "*")]),
+        ("GET", at(format!("blobs/{blob}")), vec![]),
+        ("HEAD", at(format!("blobs/{blob}")), vec![]),
+        ("GET", at(format!("blobs/{blob}")), vec![("Range", "bytes=0-9")]),
+        ("GET", at("tags/list".into()), vec![]),
+        ("GET", at("tags/list?n=0".into()), vec![]),
+        ("GET", at(format!("referrers/{}", image.digest)), vec![]),
+        ("PUT", at("manifests/1".into()), vec![]),
+        ("DELETE", at("manifests/1".into()), vec![]),
+        ("POST", at("blobs/uploads/".into()), vec![]),
+    ]
+}
+
+async fn ask(larder: &Larder, way: &(&'static str, String, Vec<(&'static str, &'static str)>), who: &str) -> Answer {
+    let mut headers = way.2.clone();
+    if !who.is_empty() {
+        headers.push(("Authorization", who));
+    }
+    larder.ask(way.0, &way.1, &headers).await
+}
+
+/// What an answer tells: all of it but the date and the length of waits.
+fn told(answer: &Answer) -> (u16, Vec<(String, String)>, Vec<u8>) {
+    let mut headers: Vec<_> =
+        answer.headers.iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap().to_owned())).collect();
+    headers.retain(|(name, _)| name != "date");
+    headers.sort();
+    (answer.status, headers, answer.body.to_vec())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_nothing_gets_one_401_for_everything_there_is_and_is_not() {
+    let Guarded { larder, image, upstream, .. } = guarded("[]").await;
+    // What is held is no different, nor what is stale.
+    let alice = basic("alice", "alice-word");
+    for way in ways("library/app", &image).iter().take(10) {
+        assert_eq!(
+            ask(&larder, way, &alice).await.status / 100,
+            2 + u16::from(way.2.contains(&("If-None-Match", "*")))
+        );
+    }
+    larder.settled().await;
+    larder.advance(std::time::Duration::from_secs(3600));
+    upstream.forget();
+    let names =
+        ["library/app", "acme/app", "library/nothing", "unknown.example.com/app", "run/7/library/app", "cache/x"];
+    for who in ["", &basic("alice", "wrong"), &basic("nobody", "x"), "Bearer abc"] {
+        for (at, first) in ways("library/app", &image).iter().enumerate() {
+            let want = told(&ask(&larder, first, who).await);
+            assert_eq!(want.0, 401, "{first:?} {who}");
+            assert!(want.1.iter().any(|(n, v)| n == "www-authenticate" && v.starts_with("Basic ")), "{first:?}");
+            for name in names {
+                let way = &ways(name, &image)[at];
+                assert_eq!(told(&ask(&larder, way, who).await), want, "{way:?} {who}");
+                let way =
+                    (way.0, format!("{}{}ns=ghcr.io", way.1, if way.1.contains('?') { "&" } else { "?" }), vec![]);
+                assert_eq!(ask(&larder, &way, who).await.status, 401, "{way:?} {who}");
+                let way = (way.0, way.1.replace("ghcr.io", "unknown.example.com"), vec![]);
+                assert_eq!(ask(&larder, &way, who).await.status, 401, "{way:?} {who}");
+            }
+        }
+        assert_eq!(ask(&larder, &("GET", "/v2/".into(), vec![]), who).await.status, 401, "{who}");
+        assert_eq!(ask(&larder, &("HEAD", "/v2/".into(), vec![]), who).await.status, 401, "{who}");
+    }
+    assert_eq!(upstream.asked_anything(), 0, "nobody is asked for who may not know");
+    assert_eq!(ask(&larder, &("GET", "/v2/".into(), vec![]), &alice).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_pull_is_told_what_is_told_of_nothing() {
+    let Guarded { larder, image, .. } = guarded("[]").await;
+    let bob = basic("bob", "bob-word");
+    for (at, way) in ways("acme/app", &image).iter().enumerate() {
+        let want = told(&ask(&larder, way, &bob).await);
+        assert_eq!(want.0, 404, "{way:?}");
+        for name in ["library/app", "library/nothing", "unknown.example.com/app", "run/7/library/app"] {
+            assert_eq!(told(&ask(&larder, &ways(name, &image)[at], &bob).await), want, "{name} {way:?}");
+        }
+    }
+    // Who may pull and no more is told that.
+    let alice = basic("alice", "alice-word");
+    for way in ways("library/app", &image).iter().skip(10) {
+        assert_eq!(ask(&larder, way, &alice).await.status, 403, "{way:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_credential_of_another_registry_is_that_of_nobody_in_particular() {
+    let Guarded { larder, image, upstream, .. } = guarded(r#"["pull"]"#).await;
+    let hub = basic("canary-user", "canary-word");
+    for who in [hub.as_str(), "Bearer canary-token", "Negotiate canary", "Basic canary!", ""] {
+        for way in ways("acme/app", &image).iter().take(9) {
+            let status = ask(&larder, way, who).await.status;
+            assert!(matches!(status, 200 | 206 | 304), "{way:?} {who}: {status}");
+        }
+        assert_eq!(
+            ask(&larder, &("GET", "/v2/unknown.example.com/app/tags/list".into(), vec![]), who).await.status,
+            404
+        );
+    }
+    for asked in upstream.asked(|_| true) {
+        let shown = format!("{asked:?}");
+        assert!(!shown.contains("canary") && !shown.contains(hub.trim_start_matches("Basic ")), "{shown}");
+    }
+    larder.settled().await;
+    let metrics = crate::support::client::ask(larder.admin, "GET", "/metrics", &[], b"").await;
+    assert!(!String::from_utf8_lossy(&metrics.body).contains("canary"));
+    for file in crate::support::larder::files(&larder.data()) {
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(!bytes.windows(6).any(|w| w == b"canary"), "{}", file.display());
+    }
+}
