@@ -7,8 +7,6 @@ use crate::oci::Digest;
 use crate::repository;
 use crate::store;
 use crate::upstream;
-use crate::upstream::Fault;
-use crate::upstream::NoConnection;
 
 /// A pull that could not be answered. Cheap to clone: everybody who waited for one request gets its error.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -98,9 +96,7 @@ impl Error {
     /// Whether the upstream was asked at all: while its circuit is open it is not.
     pub fn was_asked(&self) -> bool {
         match self {
-            Self::Upstream(error) => {
-                !matches!(error.fault(), Fault::NoConnection(NoConnection::CircuitOpen | NoConnection::Overloaded))
-            }
+            Self::Upstream(error) => error.was_asked(),
             _ => true,
         }
     }

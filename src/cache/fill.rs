@@ -178,6 +178,15 @@ impl Fill {
         outcome
     }
 
+    /// Ends it where it is, for whoever waits for it.
+    pub(super) fn give_up(&self) {
+        let error = Error::BrokenOff(None);
+        if let Some(spooled) = self.spooled() {
+            spooled.fail(&error.to_string());
+        }
+        self.stage.send_replace(Stage::Failed(error));
+    }
+
     /// Notes that the commit is over; whoever asks now finds the blob in the store.
     pub(super) fn stored(&self) {
         self.stage.send_replace(Stage::Stored);
@@ -208,9 +217,13 @@ impl Fill {
         let end = extent.end.min(hole.end).min(size);
         let claimed = self.claims().claim(hole.start, Some(end), AHEAD_BYTES);
         let Some(claimed) = claimed else { return };
-        let (fill, store) = (Arc::clone(self), store.clone());
+        let (fill, store, stopping) = (Arc::clone(self), store.clone(), tasks.stopping());
         tasks.spawn("fill ahead", async move {
-            if let Err(error) = fill.fetch(&store, claimed).await {
+            let fetched = tokio::select! {
+                fetched = fill.fetch(&store, claimed) => fetched,
+                () = stopping.cancelled() => Ok(()),
+            };
+            if let Err(error) = fetched {
                 // The front fetches what this one could not; its error is the one that clients see.
                 tracing::debug!(digest = %fill.order.digest, %error, "a part ahead of the front could not be fetched");
             }

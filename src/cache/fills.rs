@@ -116,14 +116,19 @@ impl Fills {
         // The semaphore is never closed.
         let Ok(_turn) = shared.turns.acquire().await else { return };
         let began = Instant::now();
-        let outcome = fill.run(&shared.store).await;
+        let stopping = shared.tasks.stopping();
+        let outcome = tokio::select! {
+            outcome = fill.run(&shared.store) => outcome,
+            // Nobody follows it any more, and an upstream may take for ever.
+            () = stopping.cancelled() => return fill.give_up(),
+        };
         shared.metrics.fill_seconds(began.elapsed().as_secs_f64());
         let verified = match outcome {
             Ok(verified) => verified,
             Err(error) => {
                 if !fill.is_asked_for() && error.was_asked() {
                     let (repository, cause) = (fill.repository(), crate::telemetry::chain(&error));
-                    tracing::warn!(%digest, %repository, error = %cause, "a blob could not be fetched ahead");
+                    tracing::debug!(%digest, %repository, error = %cause, "a blob could not be fetched ahead");
                 }
                 self.keep_broken(&fill, digest, &error);
                 return;

@@ -99,9 +99,20 @@ where
         drop(under_way);
         let over = Over { under_way: Arc::clone(&self.under_way), key, answer: answer.clone() };
         let work = ask(Publish(sender));
+        let (stopping, seen) = (self.tasks.stopping(), answer.clone());
+        // Nobody waits for an answer when larder stops; what was answered is committed first.
+        let given_up = async move {
+            stopping.cancelled().await;
+            if seen.borrow().is_some() {
+                std::future::pending::<()>().await;
+            }
+        };
         self.tasks.spawn("flight", async move {
             let _over = over;
-            work.await;
+            tokio::select! {
+                () = work => {}
+                () = given_up => {}
+            }
         });
         (answer, false)
     }

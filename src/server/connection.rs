@@ -17,6 +17,7 @@ use futures_util::FutureExt as _;
 use http::HeaderValue;
 use http::Request;
 use http::Response;
+use http::Version;
 use http::header;
 use http_body::Body as _;
 use http_body::Frame;
@@ -239,19 +240,20 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Requests<S> {
         let running = self.shared.begin();
         let chunked = self.http1 && request.headers().contains_key(header::TRANSFER_ENCODING);
         let framing = if chunked { self.shared.framing() } else { Framing::Clean };
+        let malformed = framing == Framing::Conflict || (self.http1 && !names_host(&request));
         let (listener, peer, shared) = (Arc::clone(&self.listener), self.peer, Arc::clone(&self.shared));
         let (open, http1) = (Arc::clone(&self.open), self.http1);
         Box::pin(async move {
             let (head, mut body) = request.into_parts();
             let expects = head.headers.contains_key(header::EXPECT);
-            let mut response = if framing == Framing::Conflict {
+            let mut response = if malformed {
                 api::malformed()
             } else {
                 let answering = AssertUnwindSafe(listener.service.answer(peer, head, &mut body));
                 answering.catch_unwind().await.unwrap_or_else(|panic| failed(&*panic, &open))
             };
             if http1 {
-                let read = framing != Framing::Conflict && read_rest(&mut body, expects).await;
+                let read = !malformed && read_rest(&mut body, expects).await;
                 if !read || framing == Framing::Unknown {
                     shared.leave_unread();
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -259,6 +261,19 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Requests<S> {
             }
             Ok(response.map(|body| Tracked { body, _running: running }))
         })
+    }
+}
+
+/// Whether a request of HTTP/1.1 says to whom it goes, and once (RFC 9112 §3.2): what is in front of us may go by
+/// another of two hosts than we would.
+fn names_host<B>(request: &Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let is_plain =
+        |b: &u8| b.is_ascii_graphic() && !matches!(b, b'/' | b'\\' | b'@' | b'?' | b'#' | b'"' | b'<' | b'>');
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.as_bytes().iter().all(is_plain),
+        (None, _) => request.version() < Version::HTTP_11,
+        (Some(_), Some(_)) => false,
     }
 }
 

@@ -154,6 +154,9 @@ async fn no_request_is_read_out_of_a_body() {
         ("a folded line", "POST /p HTTP/1.1\r\nHost: x\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n"),
         ("a space before the colon", "POST /p HTTP/1.1\r\nHost: x\r\nContent-Length : 5\r\n\r\nhello"),
         ("chunks in HTTP/1.0", "POST /p HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ("two hosts", "GET /p HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n"),
+        ("no host", "GET /p HTTP/1.1\r\n\r\n"),
+        ("a host that is none", "GET /p HTTP/1.1\r\nHost: x/y@z\r\n\r\n"),
         ("a null in the name", "POST /p HTTP/1.1\r\nHost: x\r\nA\0: b\r\n\r\n"),
     ] {
         let server = started();

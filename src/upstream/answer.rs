@@ -128,9 +128,11 @@ pub(super) fn blob(answer: Answer, wanted: &Wanted, pace: &Pace) -> Result<Incom
             return Err(unusable(&answer, "it sent another range than the one that was asked for"));
         }
         (first, total, Some(last - first + 1))
-    } else {
+    } else if answer.status == StatusCode::OK {
         let total = length(&answer);
         (0, total, total)
+    } else {
+        return Err(unusable(&answer, "its status says that it sent no blob"));
     };
     if total.is_some_and(|total| total > pace.bytes_max) {
         return Err(unusable(&answer, "the blob is larger than `limits.blob_bytes`"));

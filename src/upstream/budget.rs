@@ -68,7 +68,9 @@ impl Budget {
         let inner = self.lock();
         let closed = inner.all.left(now).or_else(|| inner.pulls.left(now).filter(|_| is_pull));
         if let Some(left) = closed {
-            return Err(Error::new(Fault::RateLimited, "the upstream said 429: too many requests").after(Some(left)));
+            return Err(Error::new(Fault::RateLimited, "the upstream said 429: too many requests")
+                .after(Some(left))
+                .unasked());
         }
         let known = inner.forgotten_at.is_some_and(|at| now < at);
         let (Some(limit), Some(remaining), true, true) = (inner.limit, inner.remaining, known, is_pull) else {
@@ -83,7 +85,9 @@ impl Budget {
             return Ok(());
         }
         let wait = inner.forgotten_at.map(|at| at.saturating_duration_since(now));
-        Err(Error::new(Fault::RateLimited, "what is left of the upstream's quota is kept for clients").after(wait))
+        Err(Error::new(Fault::RateLimited, "what is left of the upstream's quota is kept for clients")
+            .after(wait)
+            .unasked())
     }
 
     /// Takes in what an answer says. Says what is left and the limit, where the answer did.

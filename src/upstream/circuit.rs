@@ -140,7 +140,7 @@ impl Circuit {
         match &*self.lock() {
             Inner::Unknown => Health::Unknown,
             Inner::Closed => Health::Up,
-            Inner::Open(open) => Health::Down { since: open.since, cause: open.cause.to_string() },
+            Inner::Open(open) => Health::Down { since: open.since, cause: crate::telemetry::chain(&open.cause) },
         }
     }
 
@@ -185,7 +185,10 @@ impl Open {
             _ => Fault::NoConnection(NoConnection::CircuitOpen),
         };
         let wait = self.wait(now).max(Duration::from_secs(1));
-        Error::new(fault, "not asking again what failed a moment ago").caused_by(self.cause.clone()).after(Some(wait))
+        Error::new(fault, "not asking again what failed a moment ago")
+            .caused_by(self.cause.clone())
+            .after(Some(wait))
+            .unasked()
     }
 }
 

@@ -12,6 +12,7 @@ pub struct Error {
     fault: Fault,
     message: Arc<str>,
     retry_after: Option<Duration>,
+    was_asked: bool,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -72,7 +73,7 @@ pub enum Retry {
 impl Error {
     /// A fault, with a sentence saying what was being done to what.
     pub fn new(fault: Fault, message: impl Into<String>) -> Self {
-        Self { fault, message: message.into().into(), retry_after: None, source: None }
+        Self { fault, message: message.into().into(), retry_after: None, was_asked: true, source: None }
     }
 
     /// With what caused it.
@@ -87,6 +88,19 @@ impl Error {
     pub fn after(mut self, retry_after: Option<Duration>) -> Self {
         self.retry_after = retry_after;
         self
+    }
+
+    /// Said for the upstream, which was not asked: it failed or refused a moment ago.
+    #[must_use]
+    pub fn unasked(mut self) -> Self {
+        self.was_asked = false;
+        self
+    }
+
+    /// Whether the upstream was asked.
+    pub fn was_asked(&self) -> bool {
+        self.was_asked
+            && !matches!(self.fault, Fault::NoConnection(NoConnection::CircuitOpen | NoConnection::Overloaded))
     }
 
     /// Whose fault it was.

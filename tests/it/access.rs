@@ -41,8 +41,11 @@ async fn guarded(anonymous: &str) -> Guarded {
     Guarded { upstream, larder, image, _users: users }
 }
 
+/// A method, a path and headers.
+type Way = (&'static str, String, Vec<(&'static str, &'static str)>);
+
 /// Every way to ask for something of a repository.
-fn ways(repository: &str, image: &Image) -> Vec<(&'static str, String, Vec<(&'static str, &'static str)>)> {
+fn ways(repository: &str, image: &Image) -> Vec<Way> {
     let (blob, _) = image.blob(1);
     let at = |rest: String| format!("/v2/{repository}/{rest}");
     vec![
@@ -62,7 +65,7 @@ fn ways(repository: &str, image: &Image) -> Vec<(&'static str, String, Vec<(&'st
     ]
 }
 
-async fn ask(larder: &Larder, way: &(&'static str, String, Vec<(&'static str, &'static str)>), who: &str) -> Answer {
+async fn ask(larder: &Larder, way: &Way, who: &str) -> Answer {
     let mut headers = way.2.clone();
     if !who.is_empty() {
         headers.push(("Authorization", who));

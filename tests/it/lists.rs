@@ -32,7 +32,7 @@ async fn all(larder: &Larder, mut path: String) -> Vec<String> {
         if link.is_empty() {
             return tags;
         }
-        path = link.trim_start_matches('<').split('>').next().unwrap().to_owned();
+        link.trim_start_matches('<').split('>').next().unwrap().clone_into(&mut path);
     }
     panic!("it does not end");
 }

@@ -15,6 +15,7 @@ mod lists;
 mod outage;
 mod pull;
 mod resume;
+mod shutdown;
 mod single_flight;
 mod specification;
 mod support;

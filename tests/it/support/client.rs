@@ -59,6 +59,16 @@ pub async fn begin(
     sender.send_request(request).await.unwrap()
 }
 
+/// Asks where the connection may break before there is an answer.
+#[expect(clippy::disallowed_methods, reason = "the client is no part of larder")]
+pub async fn try_ask(to: SocketAddr, path: &str) -> Option<http::Response<Incoming>> {
+    let stream = tokio::net::TcpStream::connect(to).await.ok()?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+    tokio::spawn(connection);
+    let request = Request::get(path).header("Host", to.to_string()).body(Full::new(Bytes::new())).ok()?;
+    sender.send_request(request).await.ok()
+}
+
 /// Reads the rest of an answer.
 pub async fn finish(response: http::Response<Incoming>) -> Answer {
     let (head, mut body) = response.into_parts();
