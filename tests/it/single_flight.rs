@@ -81,7 +81,8 @@ async fn a_part_far_ahead_is_fetched_on_its_own_and_nothing_twice() {
     let upstream = Upstream::start().await;
     let image = image(23, &[12 << 20]);
     upstream.add("library/app", "1", &image);
-    let larder = Larder::before(&upstream).await;
+    // The front waits for as long as the test takes.
+    let larder = Larder::configured(&upstream, "", r#", "limits": {"stall": "10m"}"#).await;
     let (digest, bytes) = image.blob(1);
     let gate = Arc::new(Semaphore::new(0));
     let held = Fault::Gate(100_000, Arc::clone(&gate));

@@ -13,6 +13,7 @@ use crate::config;
 use crate::oci::Reference;
 use crate::oci::RepositoryKey;
 use crate::store;
+use crate::store::Completeness;
 use crate::store::Drop;
 
 use super::Cache;
@@ -53,6 +54,10 @@ impl Cache {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
             let Some(marks) = marks() else { continue };
+            // What is where is not known before the index is whole again.
+            if *self.store.completeness().borrow() != Completeness::Complete {
+                continue;
+            }
             let held = self.store.stored().proxied;
             if held <= marks.high {
                 continue;
