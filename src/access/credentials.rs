@@ -20,7 +20,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// A credential as it was sent, not yet checked. Many clients send the password of another registry: dockerd sends
-/// Docker Hub's to every mirror [moby#42022]. So it is never logged, kept or forwarded; `Debug` shows its kind only.
+/// Docker Hub's to every mirror (moby#42022). So it is never logged, kept or forwarded; `Debug` shows its kind only.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
     /// User and password.

@@ -1,7 +1,7 @@
 //! The read-through cache: answers from the store, else fills from the upstream. The heart of larder.
 //!
-//! It does not know HTTP: what a client may learn of an [`Error`] is decided in `api`. It is opened with a [`Grant`]
-//! only. Whatever moves bytes from an upstream to the store is in `fill`.
+//! It does not know HTTP: what a client may learn of an [`Error`] is decided in `api`. It is opened with
+//! a [`Grant`](crate::access::Grant) only. Whatever moves bytes from an upstream to the store is in `fill`.
 
 mod ahead;
 mod blob;
