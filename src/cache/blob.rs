@@ -143,7 +143,8 @@ impl Cache {
             }
             return Ok(Some((fill, true)));
         }
-        if self.store.present(digest).await?.is_some() {
+        // Where the index can't tell, as it is being made or opened anew, the blob is fetched: no pull waits for it.
+        if matches!(self.store.present(digest).await, Ok(Some(_))) {
             self.confirm(repository, proxied, digest).await?;
             let linked = self.store.commit(repository, Origin::Proxied, vec![Put::Link { digest: *digest }]).await;
             match linked {

@@ -68,6 +68,14 @@ impl Held {
         }
     }
 
+    /// Whether the file still has its size: one that was cut under us would break every transfer of it.
+    pub(super) fn has_its_size(&self) -> bool {
+        match &self.bytes {
+            HeldBytes::Memory(_) => true,
+            HeldBytes::File(range) => range.file.metadata().is_ok_and(|file| file.len() == self.link.size),
+        }
+    }
+
     /// All of the bytes.
     pub fn whole(&self) -> Content {
         self.content(0, u64::MAX)

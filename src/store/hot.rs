@@ -107,8 +107,14 @@ impl Hot {
         self.tags.get(&Look(of, tag))
     }
 
+    /// What is held. A file that is no longer as large as it was is read anew, which finds out why.
     pub(super) fn held(&self, of: &RepositoryKey, digest: &Digest) -> Option<Arc<Held>> {
-        self.held.get(&Look(of, digest))
+        let held = self.held.get(&Look(of, digest))?;
+        if held.has_its_size() {
+            return Some(held);
+        }
+        self.forget(of, digest);
+        None
     }
 
     /// The tag, by `load` where it is not in memory; one load at a time.

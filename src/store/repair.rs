@@ -49,14 +49,23 @@ fn report(store: &Inner, digest: Digest) {
     }
 }
 
-/// Bytes that a lookup found damaged. What came from an upstream is as if it had never been fetched.
+/// Bytes that a lookup found damaged. What came from an upstream is as if it had never been fetched, in any repository: the
+/// next that links the digest stores it anew.
 pub(super) async fn damaged(store: &Inner, of: &RepositoryKey, link: &LinkRecord) -> Result<Option<Arc<Held>>> {
     report(store, link.digest);
+    let marked = store.index.apply(None, vec![Change::Damaged { key: link.blob() }]).await.map_err(Error::from);
     if link.origin == Origin::Pushed || of.is_hosted() {
         return Err(Error::Damaged { digest: link.digest });
     }
-    forget(store, of, link).await?;
-    Ok(None)
+    let forgotten = match marked {
+        Ok(()) => forget(store, of, link).await,
+        failed => failed,
+    };
+    match forgotten {
+        // It is not served all the same.
+        Err(error) if !error.is_of_room() => Err(error),
+        _ => Ok(None),
+    }
 }
 
 /// Forgets a link to damaged bytes, unless it was mended meanwhile.
@@ -73,9 +82,14 @@ async fn forget(store: &Inner, of: &RepositoryKey, link: &LinkRecord) -> Result<
     Ok(())
 }
 
-/// Takes damaged bytes out of use in every repository.
+/// Takes damaged bytes out of use in every repository. It is told when that is done.
 pub(super) async fn quarantine(store: &Arc<Inner>, key: &BlobKey) -> Result<()> {
+    let done = take_out_of_use(store, key).await;
     report(store, key.digest);
+    done
+}
+
+async fn take_out_of_use(store: &Arc<Inner>, key: &BlobKey) -> Result<()> {
     store.index.apply(None, vec![Change::Damaged { key: *key }]).await?;
     store.hot.forget_everywhere(&key.digest);
     for of in store.holders(key, usize::MAX).await? {

@@ -8,6 +8,7 @@
 
 mod access;
 mod admin;
+mod damage;
 mod freshness;
 mod full_disk;
 mod hostile;

@@ -48,6 +48,24 @@ impl Larder {
         Self::new(&config, tempfile::tempdir().unwrap(), data.to_owned()).await
     }
 
+    /// The same, with more top-level configuration.
+    pub async fn configured_at(upstream: &Upstream, data: &Path, more: &str) -> Self {
+        let upstreams = format!(r#""upstreams": {{"docker.io": {{"endpoints": ["{}"]}}}}"#, upstream.url());
+        Self::new(&format!("{{{upstreams} {more}}}"), tempfile::tempdir().unwrap(), data.to_owned()).await
+    }
+
+    /// The file of a stored blob.
+    pub fn file_of(&self, digest: &Digest) -> std::path::PathBuf {
+        let hex = digest.hex();
+        let shard = hex.get(..2).unwrap();
+        self.data().join(format!("blobs/sha256/{shard}/{hex}.0"))
+    }
+
+    /// Until `/readyz` says this.
+    pub async fn says(&self, word: &str) {
+        eventually(word, async || String::from_utf8_lossy(&self.get("/readyz").await.body).contains(word)).await;
+    }
+
     /// larder with this configuration; addresses and folder are added to it.
     pub async fn with(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
