@@ -97,6 +97,17 @@ impl From<&upstream::Error> for Failure {
     }
 }
 
+/// Whether the process may open no more files just now: that passes by itself.
+fn is_out_of_files(error: &store::Error) -> bool {
+    const NFILE: i32 = rustix::io::Errno::NFILE.raw_os_error();
+    const MFILE: i32 = rustix::io::Errno::MFILE.raw_os_error();
+    let mut causes = std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source());
+    causes.any(|cause| {
+        let code = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+        matches!(code, Some(NFILE | MFILE))
+    })
+}
+
 impl From<&store::Error> for Failure {
     fn from(error: &store::Error) -> Self {
         let unavailable =
@@ -107,6 +118,7 @@ impl From<&store::Error> for Failure {
             store::Error::Incomplete => unavailable("the index is being rebuilt"),
             store::Error::Closed => unavailable("larder is stopping"),
             store::Error::Missing { .. } => unavailable("bytes are missing from the store"),
+            error if is_out_of_files(error) => unavailable("too many files are open"),
             store::Error::Damaged { .. }
             | store::Error::Pushed { .. }
             | store::Error::Tree(_)
@@ -146,5 +158,24 @@ impl From<cache::Error> for Failure {
             cache::Error::Lost(_) => later("the request ended without an answer").later(Some(SOON)),
         };
         failure.because(&error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use super::*;
+
+    #[test]
+    fn a_lack_of_files_passes_and_another_fault_is_ours() {
+        for (source, status) in [
+            (Error::from(rustix::io::Errno::MFILE), StatusCode::SERVICE_UNAVAILABLE),
+            (Error::from(rustix::io::Errno::NFILE), StatusCode::SERVICE_UNAVAILABLE),
+            (Error::from(rustix::io::Errno::IO), StatusCode::INTERNAL_SERVER_ERROR),
+        ] {
+            let error = store::Error::Folder { doing: "opening a blob".into(), source };
+            assert_eq!(Failure::from(&error).response().status(), status, "{error:?}");
+        }
     }
 }

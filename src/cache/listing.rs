@@ -40,7 +40,8 @@ impl Cache {
             Ok(None) => Err(Error::ManifestUnknown),
             Err(error) if error.is_unavailable() => {
                 let held = self.store.tags(repository, after, limit).await?;
-                if held.rows.is_empty() && after.is_none() {
+                // An empty page would say that the list ends, where nobody knows how it goes on.
+                if held.rows.is_empty() && self.store.tags(repository, None, 1).await?.rows.is_empty() {
                     return Err(error.into());
                 }
                 let tags = held.rows.into_iter().map(|t| t.record.tag).collect();

@@ -73,7 +73,9 @@ impl Listing<'_> {
             None => format!("n={limit}{}", after.map(|tag| format!("&last={tag}")).unwrap_or_default()),
         };
         for _ in 0..PAGES_MAX {
-            let mut question = question("tags/list".to_owned(), "tags", Reading::Whole(self.core.limits.answer_bytes));
+            // docker-registry 2.8 knows no pages: all tags of a repository come at once.
+            let reading = Reading::Whole(self.core.limits.manifest_bytes.max(self.core.limits.answer_bytes));
+            let mut question = question("tags/list".to_owned(), "tags", reading);
             question.query = Some(query);
             let page = self.core.ask(ask, &question, &|answer| answer::tags(&answer)).await?;
             let Some(page) = page else { return Ok(None) };

@@ -164,3 +164,32 @@ async fn the_credential_of_another_registry_is_that_of_nobody_in_particular() {
         assert!(!bytes.windows(6).any(|w| w == b"canary"), "{}", file.display());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_patterns_leave_out_is_denied_whichever_way_it_is_asked_for() {
+    let upstream = Upstream::start().await;
+    let image = image(301, &[70_000]);
+    for name in ["library/app", "acme/app", "library/secret"] {
+        upstream.add(name, "1", &image);
+    }
+    let patterns = r#", "allow": ["library/**"], "deny": ["library/secret*"]"#;
+    let larder = Larder::configured(&upstream, "", patterns).await;
+    // The very bytes are here, by way of a repository that is allowed.
+    for way in ways("library/app", &image).iter().take(10) {
+        assert!(ask(&larder, way, "").await.status < 400, "{way:?}");
+    }
+    larder.settled().await;
+    upstream.forget();
+    for name in ["acme/app", "library/secret"] {
+        for way in &ways(name, &image)[..10] {
+            let answer = ask(&larder, way, "").await;
+            assert_eq!(answer.status, 403, "{way:?}");
+            assert!(way.0 == "HEAD" || answer.code() == "DENIED", "{way:?}");
+        }
+        let body = format!(r#"{{"refs": ["docker.io/{name}:1"]}}"#);
+        let refreshed =
+            crate::support::client::ask(larder.address, "POST", "/api/v1/refresh", &[], body.as_bytes()).await;
+        assert_eq!(refreshed.json()["results"][0]["outcome"], "failed");
+    }
+    assert_eq!(upstream.asked_anything(), 0);
+}

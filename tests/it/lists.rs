@@ -94,3 +94,17 @@ async fn every_page_of_referrers_is_listed() {
     let filtered = larder.get(&format!("{path}?artifactType=b/b")).await;
     assert_eq!(filtered.json()["manifests"].as_array().unwrap().len(), 1);
 }
+
+/// The end of a list that was begun with the upstream must not be made up while that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_nobody_knows_is_no_empty_one() {
+    let mut upstream = Upstream::start().await;
+    upstream.add("library/app", "1", &image(311, &[10]));
+    let larder = Larder::before(&upstream).await;
+    assert_eq!(larder.get("/v2/library/app/tags/list?n=1").await.status, 200);
+    upstream.stop().await;
+    for query in ["", "?n=1", "?n=1&last=1", "?last=1"] {
+        let answer = larder.get(&format!("/v2/library/app/tags/list{query}")).await;
+        assert_eq!(answer.status, 503, "{query}");
+    }
+}

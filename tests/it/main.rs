@@ -13,6 +13,7 @@ mod freshness;
 mod full_disk;
 mod hostile;
 mod lists;
+mod names;
 mod outage;
 mod pull;
 mod resume;
