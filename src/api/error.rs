@@ -13,6 +13,7 @@ use crate::repository::Refused;
 use crate::store;
 use crate::upstream;
 use crate::upstream::Fault;
+use crate::upstream::NoConnection;
 
 use super::failure::Failure;
 use super::failure::SOON;
@@ -74,6 +75,10 @@ impl From<&upstream::Error> for Failure {
         let gateway = |status, message| Self::new(status, ErrorCode::Unavailable, message);
         let wait = error.retry_after();
         let failure = match error.fault() {
+            // Somebody answers, and not as the one that was asked for: a broken certificate, or a network in between.
+            Fault::NoConnection(NoConnection::Tls) => {
+                gateway(StatusCode::BAD_GATEWAY, "the upstream's TLS can't be used").later(wait)
+            }
             Fault::NoConnection(_) => {
                 gateway(StatusCode::SERVICE_UNAVAILABLE, "the upstream can't be reached").later(wait)
             }
@@ -166,6 +171,30 @@ mod tests {
     use std::io::Error;
 
     use super::*;
+
+    #[test]
+    fn every_fault_of_an_upstream_has_its_status() {
+        for (fault, status) in [
+            (Fault::NoConnection(NoConnection::Dns), 503),
+            (Fault::NoConnection(NoConnection::Connect), 503),
+            (Fault::NoConnection(NoConnection::CircuitOpen), 503),
+            (Fault::NoConnection(NoConnection::Tls), 502),
+            (Fault::TimedOut, 504),
+            (Fault::Status(500), 502),
+            (Fault::Status(503), 503),
+            (Fault::RateLimited, 429),
+            (Fault::Unusable, 502),
+            (Fault::CredentialRefused, 502),
+            (Fault::Denied, 403),
+            (Fault::NotAllowed, 403),
+        ] {
+            let failure = Failure::from(&upstream::Error::new(fault, "asking"));
+            let response = failure.response();
+            assert_eq!(response.status().as_u16(), status, "{fault:?}");
+            let waits = response.headers().contains_key(http::header::RETRY_AFTER);
+            assert!(waits || !matches!(status, 429 | 503), "{fault:?}");
+        }
+    }
 
     #[test]
     fn a_lack_of_files_passes_and_another_fault_is_ours() {
