@@ -195,6 +195,8 @@ struct Inner {
     gate: tokio::sync::RwLock<()>,
     /// One rebuild at a time.
     rebuilding: tokio::sync::Mutex<()>,
+    /// How many have ended well.
+    rebuilt: std::sync::atomic::AtomicU64,
     /// Told when the index turned out to lack something.
     doubt: Arc<tokio::sync::Notify>,
     completeness: watch::Sender<Completeness>,

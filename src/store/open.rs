@@ -152,6 +152,7 @@ pub(super) async fn assemble(
         uses: Uses::new(usize::try_from(options.store.uses).unwrap_or(usize::MAX)),
         gate: tokio::sync::RwLock::default(),
         rebuilding: tokio::sync::Mutex::default(),
+        rebuilt: std::sync::atomic::AtomicU64::new(0),
         doubt: Arc::default(),
         folder: options.store.path.clone(),
         epoch: Epoch {

@@ -4,6 +4,7 @@
 //! the writing of its row: a row never is older than its record.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -31,10 +32,12 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 /// Records that are read at the same time.
 const READERS: usize = 8;
 
-/// Rebuilds the index; returns when it is complete. A second call waits for the first, and rebuilds again.
+/// Rebuilds the index; returns when it is complete. Where one is under way, as a start begins it, it is that one which is
+/// waited for.
 pub(in crate::store) async fn rebuild(store: &Arc<Inner>) -> Result<()> {
+    let before = store.rebuilt.load(Ordering::Acquire);
     let _one = store.rebuilding.lock().await;
-    make_anew(store).await
+    if store.rebuilt.load(Ordering::Acquire) == before { make_anew(store).await } else { Ok(()) }
 }
 
 /// Rebuilds the index if it can't be relied on.
@@ -120,6 +123,7 @@ impl Rebuild<'_> {
         self.identify(true).await?;
         self.store.leases.restart();
         self.store.completeness.send_replace(Completeness::Complete);
+        self.store.rebuilt.fetch_add(1, Ordering::Release);
         tracing::info!(rows = self.done, "the index was made anew from the tree");
         Ok(())
     }

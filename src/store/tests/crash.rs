@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering;
 
@@ -32,15 +33,25 @@ use crate::store::tree::filesystem::Filesystem;
 
 /// Writes that may still be made; when they are used up, everything that writes fails.
 #[derive(Clone, Debug)]
-struct Fuse(Arc<AtomicI64>);
+struct Fuse(Arc<AtomicI64>, Arc<AtomicBool>);
 
 impl Fuse {
     fn new(writes: i64) -> Self {
-        Self(Arc::new(AtomicI64::new(writes)))
+        Self(Arc::new(AtomicI64::new(writes)), Arc::default())
+    }
+
+    /// Lets so many writes through, fails one, and lets all others through.
+    fn fail_once_after(&self, writes: i64) {
+        self.1.store(true, Ordering::SeqCst);
+        self.0.store(writes, Ordering::SeqCst);
     }
 
     fn burn(&self) -> bool {
-        self.0.fetch_sub(1, Ordering::SeqCst) > 0
+        let lives = self.0.fetch_sub(1, Ordering::SeqCst) > 0;
+        if !lives && self.1.swap(false, Ordering::SeqCst) {
+            self.0.store(i64::MAX, Ordering::SeqCst);
+        }
+        lives
     }
 
     fn tree(&self) -> tree::Result<()> {
@@ -387,4 +398,47 @@ async fn a_commit_that_the_disk_refused_is_settled_without_a_start() {
     }
     assert_eq!(seen(&store).await, before);
     stop(Some(store), tasks).await;
+}
+
+/// A disk that fails at one write, as fsync does with EIO, and works again at once: whatever was told of the failure is
+/// true, nothing is half there, and doing it again does it.
+#[tokio::test]
+async fn a_write_that_fails_once_leaves_nothing_half_done_and_can_be_done_again() {
+    for deed in [Deed::Push, Deed::Tag, Deed::Evict] {
+        let (before, after) = before_and_after(&deed).await;
+        let mut failed = 0;
+        for writes in 0.. {
+            let bench = bench_with_an_image().await;
+            let fuse = Fuse::new(i64::MAX);
+            let (store, tasks) = bench.open_stopping(&fuse).await;
+            let store = store.unwrap();
+            fuse.fail_once_after(writes);
+            let done = deed.run(&store).await;
+            let unharmed = fuse.1.load(Ordering::SeqCst);
+            fuse.1.store(false, Ordering::SeqCst);
+            fuse.0.store(i64::MAX, Ordering::SeqCst);
+            while !store.0.index.intents().await.unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            if done.is_err() {
+                failed += 1;
+                store.0.finish_going().await.unwrap();
+                while store.0.sweep().await.unwrap() > 0 {}
+                let repository = of(REPOSITORY);
+                let tags = store.tags(&repository, None, 10).await.unwrap().rows.len();
+                assert!([before.tags.len(), after.tags.len()].contains(&tags), "after {writes} writes");
+            }
+            deed.run(&store).await.unwrap();
+            while seen(&store).await != after {
+                store.0.sweep().await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            stop(Some(store), tasks).await;
+            if unharmed {
+                break;
+            }
+            assert!(writes < 50, "the deed never ends");
+        }
+        assert!(failed > 1, "no write was made to fail");
+    }
 }
