@@ -284,7 +284,7 @@ impl Fill {
         loop {
             let before = at;
             let error = match self.transfer(store, claimed, &mut at).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => return self.write_out().await,
                 Err(error) => error,
             };
             // Before there are bytes the client is told at once: it may have another mirror.
@@ -301,6 +301,15 @@ impl Fill {
             tracing::debug!(digest = %self.order.digest, repository = %self.order.repository, at, error = %crate::telemetry::chain(&error), "the transfer broke and is taken up again");
             let pause = PAUSES.get(fruitless).or(PAUSES.last()).copied().unwrap_or_default();
             tokio::time::sleep(pause.mul_f32(0.75 + fastrand::f32() / 2.0)).await;
+        }
+    }
+
+    /// Writes what makes no whole batch. Whoever asked for a part waits for all of it, and the front, which would write
+    /// it by and by, may be waiting for its own next byte: so the part never came.
+    async fn write_out(&self) -> Result<(), Error> {
+        match self.spooled() {
+            Some(spooled) => spooled.flush().await.map_err(|e| store::Error::from(e).into()),
+            None => Ok(()),
         }
     }
 
