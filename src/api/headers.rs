@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
@@ -39,13 +40,22 @@ pub(super) fn set_digest(headers: &mut HeaderMap, digest: &Digest) {
     let mut text = String::with_capacity(140);
     // Writing to a string does not fail.
     let _ = write!(text, "\"{digest}\"");
-    set(headers, header::ETAG, &text);
-    set(headers, CONTENT_DIGEST, text.trim_matches('"'));
+    // One piece of memory for both.
+    let text = Bytes::from(text);
+    let digest = text.slice(1..text.len() - 1);
+    for (name, value) in [(header::ETAG, text), (CONTENT_DIGEST, digest)] {
+        if let Ok(value) = HeaderValue::from_maybe_shared(value) {
+            headers.insert(name, value);
+        }
+    }
 }
 
 /// How the answer came to be: `Cache-Status` (RFC 9211), `Age`, and `Warning` where it may be out of date.
 pub(super) fn set_status(headers: &mut HeaderMap, status: &CacheStatus) {
-    set(headers, CACHE_STATUS, &status.to_string());
+    match status.as_static() {
+        Some(text) => drop(headers.insert(CACHE_STATUS, HeaderValue::from_static(text))),
+        None => set(headers, CACHE_STATUS, &status.to_string()),
+    }
     set_number(headers, header::AGE, status.age.as_secs());
     if status.is_stale() {
         let age = status.age.as_secs();

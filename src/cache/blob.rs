@@ -44,9 +44,19 @@ impl Cache {
     /// A blob, or a range of it, in the granted repository.
     pub async fn blob(&self, grant: &Grant, digest: &Digest, range: Option<ByteRange>) -> Result<Served<Blob>, Error> {
         let repository = grant.repository();
-        if let Some(served) = self.held_blob(repository, digest, range).await? {
-            return Ok(served);
+        match self.held_blob(repository, digest, range).await? {
+            Some(served) => Ok(served),
+            // Boxed, so that a hit is not as large in memory as a fill.
+            None => Box::pin(self.missed_blob(repository, digest, range)).await,
         }
+    }
+
+    async fn missed_blob(
+        &self,
+        repository: &RepositoryKey,
+        digest: &Digest,
+        range: Option<ByteRange>,
+    ) -> Result<Served<Blob>, Error> {
         let proxied = self.proxied(repository).map_err(super::Unproxied::or_blob_unknown)?;
         self.check_absent(repository, digest)?;
         if !fill::has_room(&self.store, self.expected.get(&(repository.clone(), *digest))) {
@@ -88,7 +98,7 @@ impl Cache {
         }
         let proxied = self.proxied(repository).map_err(super::Unproxied::or_blob_unknown)?;
         self.check_absent(repository, digest)?;
-        let (size, collapsed) = self.confirm(repository, &proxied, digest).await?;
+        let (size, collapsed) = Box::pin(self.confirm(repository, &proxied, digest)).await?;
         Ok(Served { content: size, status: CacheStatus::new(Source::Asked).collapsed(collapsed) })
     }
 

@@ -85,9 +85,18 @@ impl Cache {
         repository: &RepositoryKey,
         digest: &Digest,
     ) -> Result<Served<ManifestBody>, Error> {
-        if let Some(body) = self.held_manifest(repository, digest).await? {
-            return Ok(Served { content: body, status: CacheStatus::new(Source::Hit) });
+        match self.held_manifest(repository, digest).await? {
+            Some(body) => Ok(Served { content: body, status: CacheStatus::new(Source::Hit) }),
+            // Boxed, so that a hit is not as large in memory as what asks an upstream.
+            None => Box::pin(self.missed_manifest(repository, digest)).await,
         }
+    }
+
+    async fn missed_manifest(
+        &self,
+        repository: &RepositoryKey,
+        digest: &Digest,
+    ) -> Result<Served<ManifestBody>, Error> {
         let proxied = self.proxied(repository).map_err(super::Unproxied::or_manifest_unknown)?;
         let reference = Reference::Digest(*digest);
         self.check_absent(repository, &reference)?;

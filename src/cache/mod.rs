@@ -158,7 +158,7 @@ impl Cache {
         if let Some(held) = self.store.peek(repository, digest) {
             return Ok(Some(held));
         }
-        Ok(self.store.held(repository, digest).await?)
+        Ok(Box::pin(self.store.held(repository, digest)).await?)
     }
 
     /// Counts work until the guard is dropped: `larder_fills` by state.

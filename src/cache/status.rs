@@ -81,7 +81,25 @@ impl CacheStatus {
 
 impl fmt::Display for CacheStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.source {
+        f.write_str(self.words())?;
+        if self.collapsed {
+            f.write_str("; collapsed")?;
+        }
+        if self.unverified {
+            f.write_str("; detail=unverified")?;
+        }
+        Ok(())
+    }
+}
+
+impl CacheStatus {
+    /// All of it in writing, where nothing has to be put together for it.
+    pub fn as_static(&self) -> Option<&'static str> {
+        (!self.collapsed && !self.unverified).then(|| self.words())
+    }
+
+    fn words(&self) -> &'static str {
+        match self.source {
             Source::Hit => "larder; hit",
             Source::Miss => "larder; fwd=miss; stored",
             Source::Asked => "larder; fwd=miss",
@@ -91,14 +109,7 @@ impl fmt::Display for CacheStatus {
             Source::StaleIfError => "larder; fwd=stale; detail=stale-if-error",
             Source::StaleUnasked => "larder; hit; detail=stale-if-error",
             Source::PassThrough => "larder; fwd=miss; detail=not-stored",
-        })?;
-        if self.collapsed {
-            f.write_str("; collapsed")?;
         }
-        if self.unverified {
-            f.write_str("; detail=unverified")?;
-        }
-        Ok(())
     }
 }
 

@@ -86,8 +86,9 @@ impl Cache {
             Err(unproxied) => return Err(unproxied.or_manifest_unknown()),
         };
         match known {
-            Some(state) => self.validate(repository, tag, proxied, state, &policy).await,
-            None => self.first_look(repository, tag, proxied).await,
+            // Boxed, so that a hit is not as large in memory as what asks an upstream.
+            Some(state) => Box::pin(self.validate(repository, tag, proxied, state, &policy)).await,
+            None => Box::pin(self.first_look(repository, tag, proxied)).await,
         }
     }
 
@@ -104,7 +105,7 @@ impl Cache {
     async fn known_tag(&self, repository: &RepositoryKey, tag: &Tag) -> Result<Option<Arc<TagState>>, Error> {
         let state = match self.store.peek_tag(repository, tag) {
             Some(state) => Some(state),
-            None => self.store.tag(repository, tag).await?,
+            None => Box::pin(self.store.tag(repository, tag)).await?,
         };
         Ok(state.filter(|s| s.record.gone.is_none()))
     }

@@ -14,6 +14,57 @@ const PATTERN_BYTES_MAX: usize = 512;
 pub struct Glob {
     text: Arc<str>,
     parts: Arc<[Part]>,
+    /// The same in words, where the pattern is short enough: nearly all are.
+    short: Option<Arc<Short>>,
+}
+
+/// A pattern of up to 63 parts: a set of states is a word, and a byte of the name takes a few operations on it.
+#[derive(PartialEq, Eq, Hash)]
+struct Short {
+    /// For each byte, the states that it leads on from.
+    moves: [u64; 256],
+    /// The states that any byte stays in.
+    any: u64,
+    /// The states that a byte other than `/` and `:` stays in.
+    segment: u64,
+    /// The state after the last part.
+    end: u64,
+}
+
+impl Short {
+    fn new(parts: &[Part]) -> Option<Self> {
+        let end = 1_u64.checked_shl(u32::try_from(parts.len()).ok()?)?;
+        let mut new = Self { moves: [0; 256], any: 0, segment: 0, end };
+        for (i, part) in parts.iter().enumerate() {
+            let state = 1 << i;
+            match part {
+                Part::Literal(byte) => *new.moves.get_mut(usize::from(*byte))? |= state,
+                Part::One => {
+                    let bytes = (0_u8..=255).zip(&mut new.moves).filter(|(byte, _)| !matches!(byte, b'/' | b':'));
+                    bytes.for_each(|(_, states)| *states |= state);
+                }
+                Part::Segment => new.segment |= state,
+                Part::Any => new.any |= state,
+            }
+        }
+        Some(new)
+    }
+
+    fn matches(&self, name: &str) -> bool {
+        let stars = self.any | self.segment;
+        // A star matches nothing too: its state reaches the next one at once. Two stars never stand side by side.
+        let skip = |states: u64| states | ((states & stars) << 1);
+        let mut states = skip(1);
+        for byte in name.bytes() {
+            let moves = self.moves.get(usize::from(byte)).copied().unwrap_or(0);
+            let stays = if matches!(byte, b'/' | b':') { self.any } else { stars };
+            states = skip(((states & moves) << 1) | (states & stays));
+            if states == 0 {
+                return false;
+            }
+        }
+        states & self.end != 0
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -71,7 +122,8 @@ impl FromStr for Glob {
             };
             parts.push(part);
         }
-        Ok(Self { text: text.into(), parts: parts.into() })
+        let short = Short::new(&parts).map(Arc::new);
+        Ok(Self { text: text.into(), parts: parts.into(), short })
     }
 }
 
@@ -94,6 +146,13 @@ impl Glob {
     /// Whether the whole of `name` matches. Time is at most the product of both lengths: states are kept as a set,
     /// so no pattern makes it explode.
     pub fn matches(&self, name: &str) -> bool {
+        match &self.short {
+            Some(short) => short.matches(name),
+            None => self.matches_long(name),
+        }
+    }
+
+    fn matches_long(&self, name: &str) -> bool {
         let mut states = vec![false; self.parts.len() + 1];
         if let Some(first) = states.first_mut() {
             *first = true;
@@ -176,6 +235,17 @@ mod tests {
             ("team", "team", true),
         ] {
             assert_eq!(glob.parse::<Glob>().unwrap().matches(name), want, "{glob} on {name}");
+        }
+    }
+
+    #[test]
+    fn short_and_long_patterns_match_alike() {
+        for glob in ["**:sha-*", "a**z", "v?", "*/**", "**/b?:*", "library/*", "?**?", "*a*b"] {
+            let glob: Glob = glob.parse().unwrap();
+            for name in ["", "a/b:sha-1", "az", "a/z", "v1", "v/", "x/y/z", "q/bc:t", "library/a", "aabb", "ab/", "é"]
+            {
+                assert_eq!(glob.matches(name), glob.matches_long(name), "{glob} on {name}");
+            }
         }
     }
 

@@ -1,11 +1,16 @@
 //! Times of use and of validation: exact in memory, written to the index now and then. They may be lost.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher as _;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::Weak;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use quick_cache::DefaultHashBuilder;
 
 use crate::clock::Timestamp;
 use crate::oci::RepositoryKey;
@@ -22,12 +27,41 @@ const FLUSH_EVERY: Duration = Duration::from_secs(10);
 const WRITE_EVERY: Duration = Duration::from_hours(1);
 /// Rows that one transaction writes at most: nobody's commit waits for more.
 const ROWS_MAX: usize = 500;
+/// Uses that are remembered as just noted.
+const NOTED_MAX: usize = 4096;
 
 /// Times in memory.
 #[derive(Debug)]
 pub(super) struct Uses {
     capacity: usize,
+    noted: Noted,
     state: Mutex<State>,
+}
+
+/// Uses that were noted within their second: the same again tells nothing new, and hits of what is popular take no lock.
+/// One that pushed another out of its place is noted anew.
+#[derive(Debug)]
+struct Noted {
+    spread: DefaultHashBuilder,
+    marks: Box<[AtomicU64]>,
+}
+
+impl Noted {
+    fn new() -> Self {
+        Self { spread: DefaultHashBuilder::default(), marks: (0..NOTED_MAX).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    /// Whether it is the first of its second; notes it.
+    fn is_first(&self, of: &RepositoryKey, name: &Name, at: Timestamp) -> bool {
+        let mark = self.spread.hash_one((of, name, at.0 / 1000));
+        let place = usize::try_from(mark % NOTED_MAX as u64).unwrap_or_default();
+        let Some(noted) = self.marks.get(place) else { return true };
+        let first = noted.load(Ordering::Relaxed) != mark;
+        if first {
+            noted.store(mark, Ordering::Relaxed);
+        }
+        first
+    }
 }
 
 #[derive(Debug, Default)]
@@ -53,14 +87,18 @@ impl Used {
 impl Uses {
     /// Room for the times of `capacity` objects.
     pub(super) fn new(capacity: usize) -> Self {
-        Self { capacity, state: Mutex::default() }
+        Self { capacity, noted: Noted::new(), state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Notes a use, to the second.
     pub(super) fn used(&self, of: &RepositoryKey, name: Name, at: Timestamp) {
+        if !self.noted.is_first(of, &name, at) {
+            return;
+        }
         let mut state = self.state();
         let key = (of.clone(), name);
         if let Some(used) = state.used.get_mut(&key) {
@@ -171,7 +209,7 @@ mod tests {
         assert_eq!(uses.last(&of(), &name("a")), Some(Timestamp(2000)));
         uses.used(&of(), name("a"), Timestamp(1000 + 3_600_000));
         assert_eq!(uses.take(false).len(), 1);
-        uses.used(&of(), name("a"), Timestamp(1001 + 3_600_000));
+        uses.used(&of(), name("a"), Timestamp(2000 + 3_600_000));
         assert_eq!(uses.take(true).len(), 1);
     }
 
@@ -187,10 +225,21 @@ mod tests {
     }
 
     #[test]
+    fn uses_of_one_second_are_noted_once() {
+        let uses = Uses::new(4);
+        for at in [9_000, 9_001, 9_999] {
+            uses.used(&of(), name("a"), Timestamp(at));
+        }
+        assert_eq!(uses.last(&of(), &name("a")), Some(Timestamp(9_000)));
+        uses.used(&of(), name("a"), Timestamp(10_000));
+        assert_eq!(uses.last(&of(), &name("a")), Some(Timestamp(10_000)));
+    }
+
+    #[test]
     fn a_time_never_goes_back() {
         let uses = Uses::new(4);
-        uses.used(&of(), name("a"), Timestamp(9));
-        uses.used(&of(), name("a"), Timestamp(5));
-        assert_eq!(uses.last(&of(), &name("a")), Some(Timestamp(9)));
+        uses.used(&of(), name("a"), Timestamp(9_000));
+        uses.used(&of(), name("a"), Timestamp(5_000));
+        assert_eq!(uses.last(&of(), &name("a")), Some(Timestamp(9_000)));
     }
 }

@@ -34,8 +34,8 @@ pub(in crate::api) async fn answer(
     let served = match verb {
         Verb::Get => true,
         Verb::Head => false,
-        Verb::Write => return uploads::refuse(api, asked, place, Action::Push, &target, ALLOWED).await,
-        Verb::Delete => return uploads::refuse(api, asked, place, Action::Delete, &target, ALLOWED).await,
+        Verb::Write => return Box::pin(uploads::refuse(api, asked, place, Action::Push, &target, ALLOWED)).await,
+        Verb::Delete => return Box::pin(uploads::refuse(api, asked, place, Action::Delete, &target, ALLOWED)).await,
     };
     let key = api.find(asked, place).await?;
     let grant = api.access.authorize(&asked.caller(Some(place)), Action::Pull, &key, &target).await?;
