@@ -131,7 +131,7 @@ impl Cache {
         let extent = range.map(|r| r.within(size)).transpose().map_err(|e| Error::Unsatisfiable { size: e.size })?;
         let whole = Extent { start: 0, end: size };
         let part = extent.unwrap_or(whole);
-        let content = held.content(part.start, part.length());
+        let Some(content) = self.sound_content(&held, part).await else { return Ok(None) };
         Ok(Some(Served { content: Blob { content, size: Some(size), extent }, status: CacheStatus::new(Source::Hit) }))
     }
 

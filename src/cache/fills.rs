@@ -22,6 +22,7 @@ use super::Counted;
 use super::error::Error;
 use super::fill::Fill;
 use super::fill::Order;
+use super::sound::Sound;
 
 /// How long the spool of a broken fill is kept for the next request.
 const BROKEN_KEPT: Duration = Duration::from_mins(10);
@@ -47,6 +48,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     /// Told after each commit, so that the evictor looks at the size.
     grown: Arc<tokio::sync::Notify>,
+    /// What was just written needs no second look.
+    sound: Arc<Sound>,
 }
 
 impl Fills {
@@ -57,6 +60,7 @@ impl Fills {
         metrics: Arc<Metrics>,
         limits: &Limits,
         grown: Arc<tokio::sync::Notify>,
+        sound: Arc<Sound>,
     ) -> Self {
         let shared = Shared {
             under_way: Mutex::default(),
@@ -67,6 +71,7 @@ impl Fills {
             tasks,
             metrics,
             grown,
+            sound,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -140,6 +145,9 @@ impl Fills {
             if let Err(error) = committed {
                 tracing::warn!(%digest, %repository, %error, "a blob came in whole and could not be kept");
                 break;
+            }
+            if let Ok(Some(held)) = shared.store.held(&repository, &digest).await {
+                shared.sound.note(&held);
             }
             puts.push(Put::Link { digest });
         }

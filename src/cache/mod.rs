@@ -15,6 +15,7 @@ pub mod freshness;
 mod listing;
 mod manifest;
 mod pass;
+mod sound;
 mod status;
 mod tag;
 
@@ -34,6 +35,7 @@ use crate::oci::Tag;
 use crate::repository::Proxied;
 use crate::repository::Repositories;
 use crate::repository::Repository;
+use crate::store::BlobKey;
 use crate::store::Held;
 use crate::store::Store;
 use crate::tasks::Tasks;
@@ -53,6 +55,7 @@ pub use tag::Refreshed;
 
 use fills::Fills;
 use flight::Flights;
+use sound::Sound;
 
 /// How many sizes of blobs, as manifests name them, are remembered.
 const EXPECTED_MAX: usize = 100_000;
@@ -104,6 +107,11 @@ pub struct Cache {
     /// Manifests whose blobs were seen to be here or begun.
     looked_after: Arc<Bounded<(RepositoryKey, Digest), ()>>,
     ahead: Arc<Semaphore>,
+    /// The blobs whose stored bytes were found right.
+    sound: Arc<Sound>,
+    /// Stored bytes being hashed, and how many at a time.
+    looks: Flights<BlobKey, bool>,
+    hashing: Arc<Semaphore>,
     grown: Arc<Notify>,
     limits: Limits,
 }
@@ -119,8 +127,19 @@ impl Cache {
         limits: Limits,
     ) -> Self {
         let grown = Arc::new(Notify::new());
+        let sound = Arc::new(Sound::new(EXPECTED_MAX));
         Self {
-            fills: Fills::new(store.clone(), tasks.clone(), Arc::clone(&metrics), &limits, Arc::clone(&grown)),
+            looks: Flights::new(tasks.clone()),
+            hashing: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))),
+            sound: Arc::clone(&sound),
+            fills: Fills::new(
+                store.clone(),
+                tasks.clone(),
+                Arc::clone(&metrics),
+                &limits,
+                Arc::clone(&grown),
+                Arc::clone(&sound),
+            ),
             manifests: Flights::new(tasks.clone()),
             tags: Flights::new(tasks.clone()),
             confirmations: Flights::new(tasks.clone()),

@@ -192,7 +192,10 @@ fn judge(pull: &Pull, status: StatusCode, headers: &HeaderMap) -> Finding {
         }
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => finding(
             Weight::Remark,
-            format!("{host} does not answer ({}): what is held of it is served", status.as_u16()),
+            format!(
+                "{client} reaches larder, {host} does not answer ({}): what is held of it is served",
+                status.as_u16()
+            ),
         ),
         status => {
             finding(Weight::Wrong, format!("{client} asks for {path} and gets {status}, which no client expects"))

@@ -184,3 +184,35 @@ async fn an_index_that_is_lost_or_damaged_or_not_ours_is_made_anew_while_pulls_a
         .await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_bit_never_makes_a_complete_blob_and_is_fetched_again() {
+    let upstream = Upstream::start().await;
+    let whole = image(94, &[500_000, 1_000]);
+    upstream.add("library/app", "1", &whole);
+    let mut larder = Larder::before(&upstream).await;
+    larder.manifest("library/app", "1").await;
+    larder.settled().await;
+    for (round, restarted) in [("while it is open", false), ("while larder was away", true)] {
+        for n in [1, 2] {
+            let (digest, content) = whole.blob(n);
+            assert!(larder.blob("library/app", &digest).await.body[..] == content[..], "{round} {n}");
+            larder.settled().await;
+            if restarted {
+                larder.stop().await;
+            }
+            flip(&larder.file_of(&digest), 8 * (content.len() / 2) + 1);
+            if restarted {
+                larder.start().await;
+            }
+            let answer = larder.blob("library/app", &digest).await;
+            assert!(!answer.complete || answer.body[..] == content[..], "{round} {n}: a wrong blob came to its end");
+            // What is small is looked at before a byte goes out: its client gets the right one at once.
+            assert!(n == 1 || answer.complete, "{round}");
+            let again = larder.blob("library/app", &digest).await;
+            assert!(again.complete && again.body[..] == content[..], "{round} {n}: {}", again.status);
+            let tail = larder.ranged("library/app", &digest, "bytes=-10").await;
+            assert!(tail.body[..] == content[content.len() - 10..], "{round} {n}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Whether stored bytes are still what their digest says.
+//!
+//! A disk may change bytes while nobody looks. So a blob is hashed once after this process has opened it, and again when
+//! its file has changed under it; meanwhile its last bytes are held back, as those of a fill are: a damaged blob is a
+//! broken transfer and is fetched anew, never a complete wrong one. What a fill has just written needs no second look.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream;
+use quick_cache::sync::Cache as Bounded;
+
+use crate::body::Content;
+use crate::body::FileRange;
+use crate::oci::Digest;
+use crate::oci::Hasher;
+use crate::oci::range::Extent;
+use crate::store::BlobKey;
+use crate::store::Held;
+use crate::store::HeldBytes;
+use crate::store::spool::HELD_BACK_BYTES;
+
+use super::Cache;
+
+/// Bytes read at a time while hashing.
+const HASHED_BYTES: usize = 1 << 20;
+
+/// Bytes read at a time for a client.
+const CHUNK_BYTES: u64 = 128 << 10;
+
+/// What a file looked like when its bytes were found right. Its time of change can't be set back by a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Look {
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Look {
+    fn at(file: &File) -> io::Result<Self> {
+        let seen = file.metadata()?;
+        Ok(Self { inode: seen.ino(), size: seen.size(), changed: (seen.ctime(), seen.ctime_nsec()) })
+    }
+}
+
+/// The blobs whose bytes were found right, bounded.
+#[derive(Debug)]
+pub(super) struct Sound(Bounded<BlobKey, Look>);
+
+impl Sound {
+    pub(super) fn new(most: usize) -> Self {
+        Self(Bounded::new(most))
+    }
+
+    /// Notes that what is held was found right just now.
+    pub(super) fn note(&self, held: &Held) {
+        if let HeldBytes::File(range) = &held.bytes
+            && let Ok(look) = Look::at(&range.file)
+        {
+            self.0.insert(held.link.blob(), look);
+        }
+    }
+
+    fn is(&self, key: &BlobKey, file: &File) -> bool {
+        self.0.get(key).is_some_and(|seen| Look::at(file).is_ok_and(|now| now == seen))
+    }
+}
+
+impl Cache {
+    /// The bytes of `part` of what is held, hashed before the last of them go out where that was not done yet. `None`
+    /// where they turned out wrong before any went out: they are out of use by now.
+    pub(super) async fn sound_content(&self, held: &Arc<Held>, part: Extent) -> Option<Content> {
+        let HeldBytes::File(range) = &held.bytes else { return Some(held.content(part.start, part.length())) };
+        if self.sound.is(&held.link.blob(), &range.file) {
+            return Some(held.content(part.start, part.length()));
+        }
+        if held.link.size <= HELD_BACK_BYTES {
+            return self.is_right(held).await.then(|| held.content(part.start, part.length()));
+        }
+        let (cache, looked_at) = (self.clone(), Arc::clone(held));
+        self.tasks.spawn("look at stored bytes", async move { cache.is_right(&looked_at).await });
+        let reading = Reading { cache: self.clone(), held: Arc::clone(held), range: range.clone(), part };
+        Some(Content::Stream { length: Some(part.length()), bytes: reading.stream() })
+    }
+
+    /// Hashes what is held, once for all who wait; takes it out of use where it is wrong.
+    async fn is_right(&self, held: &Arc<Held>) -> bool {
+        let HeldBytes::File(range) = &held.bytes else { return true };
+        let key = held.link.blob();
+        if self.sound.is(&key, &range.file) {
+            return true;
+        }
+        let (cache, range) = (self.clone(), range.clone());
+        let landed = self
+            .looks
+            .join(key, |publish| async move {
+                let right = cache.look_at(&key, range).await;
+                publish.send(right);
+            })
+            .await;
+        landed.is_ok_and(|landed| landed.value)
+    }
+
+    async fn look_at(&self, key: &BlobKey, range: FileRange) -> bool {
+        // The semaphore is never closed.
+        let Ok(_turn) = self.hashing.acquire().await else { return false };
+        let file = Arc::clone(&range.file);
+        let before = Look::at(&file);
+        let algorithm = key.digest.algorithm();
+        let hashed = tokio::task::spawn_blocking(move || hash(&range, Hasher::new(algorithm))).await;
+        let got = hashed.map_err(io::Error::other).and_then(|got| got);
+        match (got, before) {
+            (Ok(got), Ok(before)) if got == key.digest => {
+                self.sound.0.insert(*key, before);
+                true
+            }
+            (Ok(_), _) => {
+                self.metrics.verify_failure();
+                if let Err(error) = self.store.quarantine(key).await {
+                    tracing::error!(digest = %key.digest, error = %crate::telemetry::chain(&error), "damaged bytes could not be taken out of use");
+                }
+                false
+            }
+            (Err(error), _) => {
+                tracing::error!(digest = %key.digest, %error, "stored bytes could not be read");
+                false
+            }
+        }
+    }
+}
+
+fn hash(range: &FileRange, mut hasher: Hasher) -> io::Result<Digest> {
+    let mut buffer = vec![0; HASHED_BYTES];
+    let mut at = 0;
+    while at < range.length {
+        let wanted = usize::try_from(range.length - at).unwrap_or(usize::MAX).min(HASHED_BYTES);
+        let part = buffer.get_mut(..wanted).unwrap_or_default();
+        range.file.read_exact_at(part, range.offset + at)?;
+        hasher.update(part);
+        at += wanted as u64;
+    }
+    Ok(hasher.finish())
+}
+
+/// Stored bytes on their way to a client while they are being hashed.
+struct Reading {
+    cache: Cache,
+    held: Arc<Held>,
+    range: FileRange,
+    part: Extent,
+}
+
+impl Reading {
+    fn stream(self) -> crate::body::ByteStream {
+        Box::pin(stream::unfold(Some(self), |reading| async move {
+            let mut reading = reading?;
+            match reading.next().await {
+                Ok(Some(bytes)) => Some((Ok(bytes), Some(reading))),
+                Ok(None) => None,
+                Err(error) => Some((Err(error), None)),
+            }
+        }))
+    }
+
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        if self.part.start >= self.part.end {
+            return Ok(None);
+        }
+        let free = self.held.link.size.saturating_sub(HELD_BACK_BYTES);
+        let end = if self.part.start < free {
+            self.part.end.min(free)
+        } else if self.cache.is_right(&self.held).await {
+            self.part.end
+        } else {
+            return Err(io::Error::other("the stored bytes are damaged; they are fetched anew"));
+        };
+        let length = (end - self.part.start).min(CHUNK_BYTES);
+        let range = self.range.slice(self.part.start, length);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut buffer = vec![0; usize::try_from(length).unwrap_or_default()];
+            range.file.read_exact_at(&mut buffer, range.offset).map(|()| Bytes::from(buffer))
+        });
+        let bytes = read.await.map_err(io::Error::other)??;
+        self.part.start += length;
+        Ok(Some(bytes))
+    }
+}
