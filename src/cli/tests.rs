@@ -121,7 +121,7 @@ async fn doctor_finds_a_set_up_healthy_whose_upstreams_are_away() {
     let (outcome, said) = ask(&["doctor", "--url", &format!("http://{address}")]).await;
     assert_eq!(outcome.expect("it ran"), Outcome::Done, "{said}");
     assert!(said.contains("ok      /v2/ answers as a registry\n"), "{said}");
-    assert!(said.contains("remark  docker.io does not answer (503)"), "{said}");
+    assert!(said.contains("remark  podman reaches larder, docker.io does not answer (503)"), "{said}");
     assert!(said.contains("ok      any client reaches gcr.io, which answers"), "{said}");
     assert!(said.ends_with("nothing is wrong; 10 remarks\n"), "{said}");
 }

@@ -12,6 +12,7 @@ mod damage;
 mod freshness;
 mod full_disk;
 mod hostile;
+mod independent;
 mod lists;
 mod names;
 mod outage;
