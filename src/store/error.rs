@@ -138,7 +138,9 @@ impl From<tree::Error> for Error {
     fn from(error: tree::Error) -> Self {
         let room = match &error {
             tree::Error::Io { source, .. } => of_room(source.kind()),
-            tree::Error::Damaged { .. } | tree::Error::Newer { .. } | tree::Error::Record(_) => None,
+            tree::Error::Damaged { .. } | tree::Error::Newer { .. } | tree::Error::Record(_) | tree::Error::Name(_) => {
+                None
+            }
         };
         match room {
             Some(room) => room(Some(error.into())),

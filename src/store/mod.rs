@@ -30,6 +30,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
@@ -335,23 +336,30 @@ impl Store {
         repair::quarantine(&self.0, key).await
     }
 
-    /// What was kept under a kind and a name of ours, outside of any repository; it survives the loss of the index.
-    pub async fn state<T: serde::de::DeserializeOwned>(
-        &self,
-        kind: &'static str,
-        id: &'static str,
-    ) -> Result<Option<T>> {
+    /// What was kept under a kind and a name, outside of any repository; it survives the loss of the index. A name is 1 to
+    /// 200 of `a-z`, `0-9`, `.`, `_` and `-`, with no `.` first; another is an error, here and below.
+    pub async fn state<T: serde::de::DeserializeOwned>(&self, kind: &'static str, id: &str) -> Result<Option<T>> {
         self.0.tree.state(kind, id).await
     }
 
-    /// Keeps something under a kind and a name of ours, durably.
-    pub async fn put_state<T: serde::Serialize + Sync>(
-        &self,
-        kind: &'static str,
-        id: &'static str,
-        state: &T,
-    ) -> Result<()> {
+    /// Keeps something under a kind and a name, durably.
+    pub async fn put_state<T: serde::Serialize + Sync>(&self, kind: &'static str, id: &str, state: &T) -> Result<()> {
         self.0.tree.put_state(kind, id, state).await
+    }
+
+    /// Keeps something under a kind and a name so that it survives SIGKILL, but no power cut: at the price of no fsync.
+    pub async fn note_state<T: serde::Serialize + Sync>(&self, kind: &'static str, id: &str, state: &T) -> Result<()> {
+        self.0.tree.note_state(kind, id, state).await
+    }
+
+    /// Forgets what was kept under a kind and a name, durably; forgetting what is not there is success.
+    pub async fn drop_state(&self, kind: &'static str, id: &str) -> Result<()> {
+        self.0.tree.drop_state(kind, id).await
+    }
+
+    /// The names of all that is kept under a kind, in no order. An error in between means that they are not all there is.
+    pub fn states(&self, kind: &'static str) -> BoxStream<'_, Result<String>> {
+        self.0.tree.states(kind)
     }
 
     /// Where bytes are written before they are verified.

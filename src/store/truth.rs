@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -116,21 +117,28 @@ impl Truth {
         self.put_state("store", "epoch", epoch).await
     }
 
-    pub(super) async fn state<T: DeserializeOwned>(&self, kind: &'static str, id: &'static str) -> Result<Option<T>> {
-        let path = RecordPath::State(kind, id);
+    pub(super) async fn state<T: DeserializeOwned>(&self, kind: &'static str, id: &str) -> Result<Option<T>> {
+        let path = RecordPath::state(kind, id)?;
         match self.0.record(&path).await? {
             Some(bytes) => Ok(Some(records::decode(&bytes).map_err(|e| tree::Error::of_record(&path, e))?)),
             None => Ok(None),
         }
     }
 
-    pub(super) async fn put_state<T: Serialize + Sync>(
-        &self,
-        kind: &'static str,
-        id: &'static str,
-        state: &T,
-    ) -> Result<()> {
-        Ok(self.0.put_record(&RecordPath::State(kind, id), records::encode(state)?).await?)
+    pub(super) async fn put_state<T: Serialize + Sync>(&self, kind: &'static str, id: &str, state: &T) -> Result<()> {
+        Ok(self.0.put_record(&RecordPath::state(kind, id)?, records::encode(state)?).await?)
+    }
+
+    pub(super) async fn note_state<T: Serialize + Sync>(&self, kind: &'static str, id: &str, state: &T) -> Result<()> {
+        Ok(self.0.note_record(&RecordPath::state(kind, id)?, records::encode(state)?).await?)
+    }
+
+    pub(super) async fn drop_state(&self, kind: &'static str, id: &str) -> Result<()> {
+        Ok(self.0.remove_record(&RecordPath::state(kind, id)?).await?)
+    }
+
+    pub(super) fn states(&self, kind: &'static str) -> BoxStream<'_, Result<String>> {
+        self.0.states(kind).map(|id| Ok(id?.as_str().to_owned())).boxed()
     }
 
     /// Whether there is nothing at all.

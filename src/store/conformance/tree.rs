@@ -14,6 +14,7 @@ use crate::store::spool::Spool;
 use crate::store::spool::Verified;
 use crate::store::tree::Opened;
 use crate::store::tree::RecordPath;
+use crate::store::tree::StateId;
 use crate::store::tree::Tree;
 use crate::store::tree::filesystem::Filesystem;
 use crate::store::tree::memory::Memory;
@@ -62,7 +63,7 @@ async fn records_are_written_over_and_removed(tree: &dyn Tree) {
         RecordPath::tag(&repository("localhost:5000/a"), &"_tags".parse().unwrap()),
         RecordPath::tag(&long, &"t".repeat(128).parse().unwrap()),
     ];
-    let state = RecordPath::State("store", "epoch");
+    let state = RecordPath::state("store", "epoch").unwrap();
     for path in paths.iter().chain([&state]) {
         assert_eq!(tree.record(path).await.unwrap(), None);
         tree.remove_record(path).await.unwrap();
@@ -82,6 +83,35 @@ async fn records_are_written_over_and_removed(tree: &dyn Tree) {
     assert!(tree.records().next().await.is_none());
 }
 
+async fn states_are_listed_by_their_kind(tree: &dyn Tree) {
+    let listed = async |kind| {
+        let mut ids: Vec<_> = tree.states(kind).try_collect().await.unwrap();
+        ids.sort_unstable();
+        ids
+    };
+    assert!(listed("uploads").await.is_empty());
+    let ids = ["0", "a.b_c-d", &"f".repeat(200)].map(|id| id.parse::<StateId>().unwrap());
+    for id in &ids {
+        tree.put_record(&RecordPath::State("runs", id.clone()), Bytes::from_static(b"durable")).await.unwrap();
+        let path = RecordPath::State("uploads", id.clone());
+        tree.note_record(&path, Bytes::from_static(b"first")).await.unwrap();
+        tree.note_record(&path, Bytes::from_static(b"second")).await.unwrap();
+        assert_eq!(tree.record(&path).await.unwrap().unwrap(), "second");
+    }
+    assert_eq!(listed("uploads").await, ids);
+    assert!(tree.records().next().await.is_none(), "they are no repository's");
+    tree.remove_record(&RecordPath::State("uploads", ids[0].clone())).await.unwrap();
+    assert_eq!(listed("uploads").await, ids[1..]);
+    assert_eq!(listed("runs").await, ids);
+}
+
+#[test]
+fn what_is_no_name_of_a_file_is_no_name_of_a_record() {
+    for id in ["", ".", "..", ".hidden", "a/b", "A", "a b", "a\0", "ä", &"a".repeat(201)] {
+        assert!(id.parse::<StateId>().is_err(), "{id:?}");
+    }
+}
+
 #[tokio::test]
 async fn the_tree_in_a_folder_keeps_the_contract() {
     for durability in [Durability::Strict, Durability::Relaxed] {
@@ -90,6 +120,7 @@ async fn the_tree_in_a_folder_keeps_the_contract() {
         let spool = Spool::open(&folder.path().join("spool")).unwrap();
         bytes_are_published_and_removed(&tree, &spool).await;
         records_are_written_over_and_removed(&tree).await;
+        states_are_listed_by_their_kind(&tree).await;
         assert_eq!(std::fs::read_dir(folder.path().join("spool/fills")).unwrap().count(), 0);
     }
 }
@@ -101,4 +132,5 @@ async fn the_tree_in_memory_keeps_the_contract() {
     let tree = Memory::default();
     bytes_are_published_and_removed(&tree, &spool).await;
     records_are_written_over_and_removed(&tree).await;
+    states_are_listed_by_their_kind(&tree).await;
 }

@@ -28,6 +28,7 @@ use crate::store::names::Name;
 use crate::store::open;
 use crate::store::tree::Opened;
 use crate::store::tree::RecordPath;
+use crate::store::tree::StateId;
 use crate::store::tree::Tree;
 use crate::store::tree::filesystem::Filesystem;
 
@@ -92,12 +93,19 @@ impl Tree for StoppingTree {
         self.1.tree()?;
         self.0.put_record(path, record).await
     }
+    async fn note_record(&self, path: &RecordPath, record: Bytes) -> tree::Result<()> {
+        self.1.tree()?;
+        self.0.note_record(path, record).await
+    }
     async fn remove_record(&self, path: &RecordPath) -> tree::Result<()> {
         self.1.tree()?;
         self.0.remove_record(path).await
     }
     fn records(&self) -> BoxStream<'_, tree::Result<RecordPath>> {
         self.0.records()
+    }
+    fn states(&self, kind: &'static str) -> BoxStream<'_, tree::Result<StateId>> {
+        self.0.states(kind)
     }
 }
 

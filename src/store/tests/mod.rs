@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 
 use super::*;
 use crate::clock::Clock;
@@ -333,4 +334,29 @@ async fn commits_to_one_tag_end_in_one_of_them() {
     let index = store.0.index.tag(&of("_hosted/cache/app"), &tag("main")).await.unwrap().unwrap().record;
     assert!(digests.contains(&memory.digest));
     assert_eq!((&memory, &memory), (&tree, &index));
+}
+
+#[tokio::test]
+async fn states_outlive_the_process_and_the_index() {
+    let bench = Bench::new();
+    let store = bench.open().await;
+    store.put_state("runs", "a1", &vec!["durable".to_owned()]).await.unwrap();
+    store.note_state("runs", "b2", &vec!["noted".to_owned()]).await.unwrap();
+    assert!(store.put_state("runs", "../b2", &0).await.is_err());
+    store.crash().await;
+    std::fs::remove_file(bench.path("index.redb")).unwrap();
+    // Neither a name that no record has nor a folder is taken for one.
+    std::fs::write(bench.path("state/runs/README"), "x").unwrap();
+    std::fs::create_dir_all(bench.path("state/runs/deeper")).unwrap();
+    std::fs::write(bench.path("state/runs/deeper/c3"), "x").unwrap();
+
+    let store = bench.open().await;
+    let mut ids: Vec<_> = store.states("runs").try_collect().await.unwrap();
+    ids.sort_unstable();
+    assert_eq!(ids, ["a1", "b2"]);
+    assert_eq!(store.state::<Vec<String>>("runs", "b2").await.unwrap().unwrap(), ["noted"]);
+    store.drop_state("runs", "a1").await.unwrap();
+    store.drop_state("runs", "a1").await.unwrap();
+    assert!(store.state::<Vec<String>>("runs", "a1").await.unwrap().is_none());
+    store.close().await;
 }

@@ -40,6 +40,7 @@ use super::Error;
 use super::Opened;
 use super::RecordPath;
 use super::Result;
+use super::StateId;
 use super::Tree;
 use super::paths;
 use super::walk::walk;
@@ -196,27 +197,34 @@ impl Folder {
     }
 
     fn put_once(&self, path: &RecordPath, record: &[u8]) -> Result<()> {
+        self.write_record(path, record, |file, staged| self.keep(file, staged))?;
+        self.keep_listing(self.record(path).parent().unwrap_or(&self.repositories))
+    }
+
+    /// Writes a record, and leaves to the kernel when it comes to disk.
+    fn note(&self, path: &RecordPath, record: &[u8]) -> Result<()> {
+        self.write_record(path, record, |_, _| Ok(()))
+    }
+
+    /// Writes a record beside its place and renames it; `keep` is asked to bring it to disk before that.
+    fn write_record(
+        &self,
+        path: &RecordPath,
+        record: &[u8],
+        keep: impl FnOnce(&File, &Path) -> Result<()>,
+    ) -> Result<()> {
         let target = self.record(path);
         let folder = target.parent().unwrap_or(&self.repositories);
         self.make(folder)?;
         // Drawn, not counted: in a container each start has the same process number.
         let staged = self.staging.join(format!("{:016x}-record", fastrand::u64(..)));
-        let written = self
-            .write_staged(&staged, record)
+        let written = write_staged(&staged, record, keep)
             .and_then(|()| std::fs::rename(&staged, &target).map_err(|e| failed("writing", &target, e)));
         if written.is_err() {
             // Nothing is there, or a half of it that the next start removes.
             drop(std::fs::remove_file(&staged));
         }
-        written?;
-        self.keep_listing(folder)
-    }
-
-    fn write_staged(&self, staged: &Path, record: &[u8]) -> Result<()> {
-        let file = File::options().write(true).create_new(true).open(staged);
-        let mut file = file.map_err(|e| failed("making", staged, e))?;
-        file.write_all(record).map_err(|e| failed("writing", staged, e))?;
-        self.keep(&file, staged)
+        written
     }
 
     fn remove(&self, path: &Path) -> Result<()> {
@@ -226,6 +234,13 @@ impl Folder {
             Err(error) => Err(failed("removing", path, error)),
         }
     }
+}
+
+fn write_staged(staged: &Path, record: &[u8], keep: impl FnOnce(&File, &Path) -> Result<()>) -> Result<()> {
+    let file = File::options().write(true).create_new(true).open(staged);
+    let mut file = file.map_err(|e| failed("making", staged, e))?;
+    file.write_all(record).map_err(|e| failed("writing", staged, e))?;
+    keep(&file, staged)
 }
 
 /// Whether the error says that there is no such file; one that it can't be looked at is another thing.
@@ -278,6 +293,11 @@ impl Tree for Filesystem {
         self.on_the_pool(move |folder| folder.put(&path, &record)).await
     }
 
+    async fn note_record(&self, path: &RecordPath, record: Bytes) -> Result<()> {
+        let path = path.clone();
+        self.on_the_pool(move |folder| folder.note(&path, &record)).await
+    }
+
     async fn remove_record(&self, path: &RecordPath) -> Result<()> {
         let path = path.clone();
         self.on_the_pool(move |folder| folder.remove(&folder.record(&path))).await
@@ -293,6 +313,20 @@ impl Tree for Filesystem {
                     Err(error) => Some(Err(error)),
                 };
                 std::future::ready(record)
+            })
+            .boxed()
+    }
+
+    fn states(&self, kind: &'static str) -> BoxStream<'_, Result<StateId>> {
+        let folder = self.0.root.join(paths::STATE).join(kind);
+        let files = walk(folder.clone());
+        files
+            .filter_map(move |found| {
+                let id = match found {
+                    Ok(path) => path.strip_prefix(&folder).ok().and_then(paths::state_of).map(Ok),
+                    Err(error) => Some(Err(error)),
+                };
+                std::future::ready(id)
             })
             .boxed()
     }

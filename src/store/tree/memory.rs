@@ -19,6 +19,7 @@ use super::BlobKey;
 use super::Opened;
 use super::RecordPath;
 use super::Result;
+use super::StateId;
 use super::Tree;
 
 /// The tree in memory. Bytes are in files that nothing names any more.
@@ -63,6 +64,10 @@ impl Tree for Memory {
         Ok(())
     }
 
+    async fn note_record(&self, path: &RecordPath, record: Bytes) -> Result<()> {
+        self.put_record(path, record).await
+    }
+
     async fn remove_record(&self, path: &RecordPath) -> Result<()> {
         locked(&self.records).remove(path);
         Ok(())
@@ -76,5 +81,14 @@ impl Tree for Memory {
                 std::future::ready(counts)
             })
             .boxed()
+    }
+
+    fn states(&self, kind: &'static str) -> BoxStream<'_, Result<StateId>> {
+        let records = locked(&self.records);
+        let all = records.keys().filter_map(|path| match path {
+            RecordPath::State(of, id) if *of == kind => Some(Ok(id.clone())),
+            _ => None,
+        });
+        stream::iter(all.collect::<Vec<_>>()).boxed()
     }
 }

@@ -9,6 +9,7 @@ mod walk;
 
 use std::fmt;
 use std::fmt::Debug;
+use std::str::FromStr;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -60,6 +61,9 @@ pub enum Error {
     /// A record can't be written as one.
     #[error("a record could not be encoded")]
     Record(#[from] records::RecordError),
+    /// A record can't be called so.
+    #[error("{0:?} is no name of a record: 1 to 200 of a-z, 0-9, '.', '_' and '-', no '.' first")]
+    Name(String),
 }
 
 impl Error {
@@ -99,8 +103,33 @@ pub enum RecordPath {
     Link(RepositoryKey, Digest),
     /// A tag.
     Tag(RepositoryKey, Tag),
-    /// Something else that must survive: its kind and what it is called, both words of ours.
-    State(&'static str, &'static str),
+    /// Something else that must survive: its kind, a word of ours, and what it is called.
+    State(&'static str, StateId),
+}
+
+/// What a record is called that is no repository's: 1 to 200 of `a-z`, `0-9`, `.`, `_` and `-`, with no `.` first. So it is
+/// one file's name, whatever file system holds it. What has other names is hashed or written in hex.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StateId(String);
+
+/// The longest [`StateId`].
+const STATE_ID_MAX: usize = 200;
+
+impl StateId {
+    /// What it is called.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for StateId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let is_letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
+        let fits = (1..=STATE_ID_MAX).contains(&text.len()) && !text.starts_with('.') && text.bytes().all(is_letter);
+        if fits { Ok(Self(text.to_owned())) } else { Err(Error::Name(text.to_owned())) }
+    }
 }
 
 impl RecordPath {
@@ -112,6 +141,11 @@ impl RecordPath {
     /// The path of a tag.
     pub fn tag(of: &RepositoryKey, tag: &Tag) -> Self {
         Self::Tag(of.clone(), tag.clone())
+    }
+
+    /// The path of something that is no repository's. [`Error::Name`] where it can't be called so.
+    pub fn state(kind: &'static str, id: &str) -> Result<Self> {
+        Ok(Self::State(kind, id.parse()?))
     }
 }
 
@@ -141,8 +175,13 @@ pub trait Tree: Debug + Send + Sync {
     async fn record(&self, path: &RecordPath) -> Result<Option<Bytes>>;
     /// Writes a record, durably.
     async fn put_record(&self, path: &RecordPath, record: Bytes) -> Result<()>;
+    /// Writes a record that need not survive a power cut: the end of the process alone.
+    async fn note_record(&self, path: &RecordPath, record: Bytes) -> Result<()>;
     /// Removes a record, durably; removing the absent is success.
     async fn remove_record(&self, path: &RecordPath) -> Result<()>;
     /// All records of repositories, in no order. An error in between means that they are not all there is.
     fn records(&self) -> BoxStream<'_, Result<RecordPath>>;
+    /// The names of all records of a kind that are no repository's, in no order. An error in between means that they are
+    /// not all there is.
+    fn states(&self, kind: &'static str) -> BoxStream<'_, Result<StateId>>;
 }

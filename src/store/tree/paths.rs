@@ -10,10 +10,14 @@ use crate::oci::RepositoryKey;
 
 use super::BlobKey;
 use super::RecordPath;
+use super::StateId;
 
 /// Stands between a host and its port: a `:` is none of the letters that every file system and every tool takes, and no
 /// host has a `_`.
 const BEFORE_PORT: &str = "_";
+
+/// The folder of what is no repository's.
+pub(super) const STATE: &str = "state";
 
 /// The path of a record, from the store's folder.
 pub(super) fn of_record(path: &RecordPath) -> String {
@@ -22,7 +26,7 @@ pub(super) fn of_record(path: &RecordPath) -> String {
             format!("repositories/{}/_links/{}/{}", of_repository(of), digest.algorithm().as_str(), digest.hex())
         }
         RecordPath::Tag(of, tag) => format!("repositories/{}/_tags/{tag}", of_repository(of)),
-        RecordPath::State(kind, id) => format!("state/{kind}/{id}"),
+        RecordPath::State(kind, id) => format!("{STATE}/{kind}/{}", id.as_str()),
     }
 }
 
@@ -50,6 +54,12 @@ pub(super) fn record_of(path: &Path) -> Option<RecordPath> {
         [name @ .., "_tags", tag] => Some(RecordPath::Tag(repository_of(name)?, tag.parse().ok()?)),
         _ => None,
     }
+}
+
+/// What a record is called that is no repository's, by its path from the folder of its kind.
+pub(super) fn state_of(path: &Path) -> Option<StateId> {
+    // Folders in there are none of ours, nor is what is in them.
+    path.to_str()?.parse().ok()
 }
 
 /// What a file below `blobs` is, by its name.
