@@ -26,6 +26,8 @@ pub mod net;
 pub mod oci;
 pub mod pattern;
 #[cfg(feature = "server")]
+pub mod push;
+#[cfg(feature = "server")]
 pub mod report;
 #[cfg(feature = "server")]
 pub mod repository;

@@ -8,9 +8,11 @@ use http::StatusCode;
 use crate::access::Refusal;
 use crate::cache;
 use crate::oci::ErrorCode;
+use crate::push;
 use crate::repository::NameProblem;
 use crate::repository::Refused;
 use crate::store;
+use crate::telemetry;
 use crate::upstream;
 use crate::upstream::Fault;
 use crate::upstream::NoConnection;
@@ -29,6 +31,11 @@ impl From<Problem> for Failure {
             Problem::Name => bad(ErrorCode::NameInvalid, "the name is not one of a repository"),
             Problem::Tag => bad(ErrorCode::ManifestInvalid, "the reference is neither a tag nor a digest"),
             Problem::Digest => bad(ErrorCode::DigestInvalid, "the digest is not one of sha256 or sha512"),
+            Problem::TooLong => Self::new(
+                StatusCode::URI_TOO_LONG,
+                ErrorCode::Unsupported,
+                "more tags are named than are taken at once",
+            ),
             Problem::Query(_) => bad(ErrorCode::Unsupported, "a value of the query can't be meant"),
             Problem::Method(allow) => Self::method(allow),
         }
@@ -123,6 +130,19 @@ impl From<&store::Error> for Failure {
             store::Error::Incomplete => unavailable("the index is being rebuilt"),
             store::Error::Closed => unavailable("larder is stopping"),
             store::Error::Missing { .. } => unavailable("bytes are missing from the store"),
+            store::Error::Contended => unavailable("it is changed by others at the same time"),
+            store::Error::Unlinked { digest } => {
+                let message = "the manifest names what the repository does not have: push that first";
+                let code = ErrorCode::ManifestBlobUnknown;
+                return Self::new(StatusCode::BAD_REQUEST, code, message).about(digest);
+            }
+            store::Error::Fixed { tag } => {
+                let message = "the tag is immutable: it is neither moved nor deleted";
+                return Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message).about(tag);
+            }
+            store::Error::Named { by } => {
+                return Self::method("GET, HEAD").saying("a manifest of the repository names it: delete that first").about(by);
+            }
             error if is_out_of_files(error) => unavailable("too many files are open"),
             store::Error::Damaged { .. }
             | store::Error::Pushed { .. }
@@ -145,6 +165,7 @@ impl From<cache::Error> for Failure {
         let later = |message| Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message);
         let failure = match &error {
             cache::Error::ManifestUnknown => return unknown(ErrorCode::ManifestUnknown, "the manifest is not known"),
+            cache::Error::RepositoryUnknown => return Self::name_unknown(),
             cache::Error::BlobUnknown => return unknown(ErrorCode::BlobUnknown, "the blob is not known"),
             cache::Error::NoReferrers => {
                 return unknown(ErrorCode::Unsupported, "the upstream has no list of referrers");
@@ -163,6 +184,24 @@ impl From<cache::Error> for Failure {
             cache::Error::Lost(_) => later("the request ended without an answer").later(Some(SOON)),
         };
         failure.because(&error)
+    }
+}
+
+impl From<push::Error> for Failure {
+    fn from(error: push::Error) -> Self {
+        let bad = |code, message| Self::new(StatusCode::BAD_REQUEST, code, message);
+        match &error {
+            push::Error::NotHosted => Self::method("GET, HEAD"),
+            push::Error::NotAManifest(why) => {
+                bad(ErrorCode::ManifestInvalid, "the manifest can't be used").about(&telemetry::chain(why))
+            }
+            push::Error::WrongDigest { got } => {
+                bad(ErrorCode::DigestInvalid, "the bytes are not those of the digest").about(got)
+            }
+            push::Error::ManifestUnknown => cache::Error::ManifestUnknown.into(),
+            push::Error::BlobUnknown => cache::Error::BlobUnknown.into(),
+            push::Error::Store(error) => error.into(),
+        }
     }
 }
 

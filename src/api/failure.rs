@@ -27,6 +27,8 @@ pub(super) struct Failure {
     status: StatusCode,
     code: ErrorCode,
     message: &'static str,
+    /// What it is about, for a client's own log: a digest, a tag.
+    detail: Option<String>,
     retry_after: Option<Duration>,
     extra: Extra,
     /// The cause in one line, for the log only.
@@ -44,7 +46,7 @@ enum Extra {
 
 impl Failure {
     pub(super) fn new(status: StatusCode, code: ErrorCode, message: &'static str) -> Self {
-        Self { status, code, message, retry_after: None, extra: Extra::None, cause: None }
+        Self { status, code, message, detail: None, retry_after: None, extra: Extra::None, cause: None }
     }
 
     pub(super) fn later(self, wait: Option<Duration>) -> Self {
@@ -53,6 +55,16 @@ impl Failure {
 
     pub(super) fn because(self, cause: &(dyn StdError + 'static)) -> Self {
         Self { cause: Some(telemetry::chain(cause)), ..self }
+    }
+
+    /// Names what it is about. Only what the client named itself, or may see.
+    pub(super) fn about(self, detail: &impl std::fmt::Display) -> Self {
+        Self { detail: Some(detail.to_string()), ..self }
+    }
+
+    /// The same failure in other words.
+    pub(super) fn saying(self, message: &'static str) -> Self {
+        Self { message, ..self }
     }
 
     /// A credential is needed.
@@ -121,7 +133,7 @@ impl Failure {
 
     /// The answer, with the specification's body ("Error Codes").
     pub(super) fn response(&self) -> Response<Body> {
-        let error = serde_json::json!({ "code": self.code.as_str(), "message": self.message, "detail": null });
+        let error = serde_json::json!({ "code": self.code.as_str(), "message": self.message, "detail": self.detail });
         let body = serde_json::json!({ "errors": [error] }).to_string();
         let mut response = Response::new(Body::empty());
         *response.status_mut() = self.status;

@@ -21,6 +21,8 @@ pub(super) const API_VERSION: HeaderName = HeaderName::from_static("docker-distr
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+pub(super) const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+pub(super) const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 pub(super) const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
 /// Sets a header whose value comes from checked things; one that can't be written is left out.
@@ -68,6 +70,20 @@ pub(super) fn set_status(headers: &mut HeaderMap, status: &CacheStatus) {
 pub(super) fn set_namespace(headers: &mut HeaderMap, namespace: Option<&str>) {
     if let Some(namespace) = namespace {
         set(headers, OCI_NAMESPACE, namespace);
+    }
+}
+
+/// The address of `last` beside what was asked for, in the request's own spelling: the path as it came, and `ns` where
+/// it was given.
+pub(super) fn sibling(uri: &http::Uri, last: &str, namespace: Option<&str>) -> String {
+    let path = uri.path();
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    match namespace {
+        Some(namespace) => {
+            let mut query = url::form_urlencoded::Serializer::new(String::new());
+            format!("{folder}/{last}?{}", query.append_pair("ns", namespace).finish())
+        }
+        None => format!("{folder}/{last}"),
     }
 }
 

@@ -10,6 +10,7 @@ mod error;
 mod failure;
 mod headers;
 mod health;
+mod receive;
 pub mod route;
 mod v2;
 
@@ -33,6 +34,7 @@ use crate::cache::Cache;
 use crate::config;
 use crate::config::client::Target as ClientTarget;
 use crate::oci::RepositoryKey;
+use crate::push::Push;
 use crate::report::Report;
 use crate::repository::NameProblem;
 use crate::repository::Repositories;
@@ -65,10 +67,24 @@ pub enum Door {
     Admin,
 }
 
+/// What does the work that requests ask for.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "each is what its type says")]
+pub struct Services {
+    pub cache: Cache,
+    pub push: Push,
+    pub access: Arc<Access>,
+    pub repositories: Arc<Repositories>,
+    pub report: Report,
+    pub scrub: Scrub,
+    pub metrics: Arc<Metrics>,
+}
+
 /// Everything that requests are answered from.
 #[derive(Debug)]
 pub struct Api {
     cache: Cache,
+    push: Push,
     access: Arc<Access>,
     repositories: Arc<Repositories>,
     report: Report,
@@ -102,18 +118,11 @@ type Answer = Result<Response<Body>, Failure>;
 
 impl Api {
     /// Answers from these.
-    pub fn new(
-        cache: Cache,
-        access: Arc<Access>,
-        repositories: Arc<Repositories>,
-        report: Report,
-        scrub: Scrub,
-        metrics: Arc<Metrics>,
-        limits: &config::Limits,
-    ) -> Self {
+    pub fn new(services: Services, limits: &config::Limits) -> Self {
+        let Services { cache, push, access, repositories, report, scrub, metrics } = services;
         let running = Arc::new(Semaphore::new(usize::try_from(limits.requests).unwrap_or(Semaphore::MAX_PERMITS)));
         let clients = ArcSwapOption::empty();
-        Self { cache, access, repositories, report, scrub, metrics, limits: limits.clone(), clients, running }
+        Self { cache, push, access, repositories, report, scrub, metrics, limits: limits.clone(), clients, running }
     }
 
     /// What clients' configuration is made from, from now on.
@@ -161,8 +170,8 @@ impl Api {
             (_, Route::Metrics) => Ok(health::metrics(&self.metrics)),
             (Door::Registry, Route::ClientConfig(kind)) => self.client_config(&kind),
             (Door::Registry, Route::Version(place)) => v2::version::answer(self, asked, &place).await,
-            (Door::Registry, Route::Manifest { place, reference, verb }) => {
-                v2::manifests::answer(self, asked, &place, &reference, verb).await
+            (Door::Registry, Route::Manifest { place, reference, verb, tags }) => {
+                v2::manifests::answer(self, asked, &place, (&reference, &tags), verb, body).await
             }
             (Door::Registry, Route::Blob { place, digest, verb }) => {
                 v2::blobs::answer(self, asked, &place, &digest, verb).await

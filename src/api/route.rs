@@ -7,6 +7,7 @@ use std::fmt;
 
 use http::Method;
 
+use crate::oci::Algorithm;
 use crate::oci::Digest;
 use crate::oci::Reference;
 use crate::oci::Tag;
@@ -61,8 +62,12 @@ pub enum Verb {
     Get,
     /// HEAD: as GET, without the body.
     Head,
-    /// POST, PUT or PATCH.
-    Write,
+    /// POST: begin an upload, or ask the API for something.
+    Post,
+    /// PUT: write the whole.
+    Put,
+    /// PATCH: write a part.
+    Patch,
     /// DELETE.
     Delete,
 }
@@ -80,6 +85,8 @@ pub enum Route {
         reference: Reference,
         /// What to do with it.
         verb: Verb,
+        /// The tags that a PUT by digest gives it, `?tag=` (distribution-spec, end-7b).
+        tags: Vec<Tag>,
     },
     /// `…/blobs/<digest>`.
     Blob {
@@ -94,8 +101,8 @@ pub enum Route {
     Upload {
         /// Where.
         place: Place,
-        /// The session; none where one is to be begun.
-        session: Option<String>,
+        /// What is to be done.
+        upload: Upload,
     },
     /// `…/tags/list`.
     Tags {
@@ -123,6 +130,48 @@ pub enum Route {
     ClientConfig(String),
     /// `/api/v1/…`.
     Api(Api),
+}
+
+/// What is to be done with an upload (distribution-spec, "Pushing blobs").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upload {
+    /// POST: begin one, or mount a blob, or take it whole.
+    Begin(Begin),
+    /// GET: how far has it come.
+    Status {
+        /// The upload.
+        session: String,
+    },
+    /// PATCH: take more bytes.
+    Append {
+        /// The upload.
+        session: String,
+    },
+    /// PUT: take the rest, check the whole and keep it.
+    Finish {
+        /// The upload.
+        session: String,
+        /// What the whole must be.
+        digest: Digest,
+    },
+    /// DELETE: give it up.
+    Cancel {
+        /// The upload.
+        session: String,
+    },
+}
+
+/// What an upload may begin with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Begin {
+    /// `mount`: the blob is in another repository already (end-11).
+    pub mount: Option<Digest>,
+    /// `from`: in which one, as the client writes it; where it is left out any will do.
+    pub from: Option<String>,
+    /// `digest`: the body is the whole blob (end-4b).
+    pub digest: Option<Digest>,
+    /// `digest-algorithm`: what the digest will be made with (end-4c).
+    pub algorithm: Option<Algorithm>,
 }
 
 /// A request to the API.
@@ -165,6 +214,9 @@ pub enum Problem {
     /// What stands for a digest is none.
     #[error("not a digest")]
     Digest,
+    /// More tags are named at once than are taken.
+    #[error("the request is too long")]
+    TooLong,
     /// A value of the query can't be meant.
     #[error("the query's `{0}` has no such value")]
     Query(&'static str),
@@ -284,9 +336,8 @@ impl Place {
         let (name, rest) = match segments {
             [name @ .., blobs, uploads, session] if blobs == "blobs" && uploads == "uploads" => {
                 self.spelling.path = named(name)?;
-                let begin = session.is_empty();
-                only(method, if begin { "POST" } else { "GET, PATCH, PUT, DELETE" })?;
-                return Ok(Route::Upload { place: self, session: (!begin).then(|| session.clone().into_owned()) });
+                let upload = query.upload(method, session)?;
+                return Ok(Route::Upload { place: self, upload });
             }
             [name @ .., verb, last] => (name, (&**verb, &**last)),
             _ => return Err(Problem::Nowhere),
@@ -294,17 +345,18 @@ impl Place {
         match rest {
             ("blobs", "uploads") => {
                 self.spelling.path = named(name)?;
-                only(method, "POST")?;
-                Ok(Route::Upload { place: self, session: None })
+                let upload = query.upload(method, "")?;
+                Ok(Route::Upload { place: self, upload })
             }
             ("manifests", reference) => {
                 self.spelling.path = named(name)?;
                 let verb = only(method, "GET, HEAD, PUT, DELETE")?;
-                let reference = reference.parse().map_err(|error| match error {
+                let reference: Reference = reference.parse().map_err(|error| match error {
                     crate::oci::reference::ReferenceError::Digest(_) => Problem::Digest,
                     crate::oci::reference::ReferenceError::Tag(_) => Problem::Tag,
                 })?;
-                Ok(Route::Manifest { place: self, reference, verb })
+                let tags = if verb == Verb::Put { query.tags(&reference)? } else { Vec::new() };
+                Ok(Route::Manifest { place: self, reference, verb, tags })
             }
             ("blobs", digest) => {
                 self.spelling.path = named(name)?;
@@ -393,7 +445,9 @@ fn only(method: &Method, allowed: &'static str) -> Result<Verb, Problem> {
         Method::GET => Verb::Get,
         Method::HEAD => Verb::Head,
         Method::DELETE => Verb::Delete,
-        _ => Verb::Write,
+        Method::PUT => Verb::Put,
+        Method::PATCH => Verb::Patch,
+        _ => Verb::Post,
     })
 }
 

@@ -14,6 +14,9 @@ pub enum Error {
     /// The repository's upstream says that there is no such manifest, and so does the store.
     #[error("the manifest is not known")]
     ManifestUnknown,
+    /// The hosted repository holds nothing.
+    #[error("the repository is not known")]
+    RepositoryUnknown,
     /// The repository has no such blob.
     #[error("the blob is not known")]
     BlobUnknown,
@@ -84,6 +87,7 @@ impl Error {
             | Self::Busy
             | Self::Lost(_) => true,
             Self::ManifestUnknown
+            | Self::RepositoryUnknown
             | Self::BlobUnknown
             | Self::NoReferrers
             | Self::Refused(_)

@@ -1,5 +1,6 @@
 //! Which repositories live here, and for how long a tag is fresh.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::pattern::Glob;
@@ -11,6 +12,15 @@ use super::value::Value;
 pub struct Hosted {
     /// The names, without a host.
     pub pattern: Glob,
+    /// Tags that neither move nor go once they are pushed.
+    pub immutable_tags: Arc<[Glob]>,
+}
+
+impl Hosted {
+    /// All that have these names, with nothing else said of them.
+    pub fn named(pattern: Glob) -> Self {
+        Self { pattern, immutable_tags: Arc::default() }
+    }
 }
 
 /// One rule of freshness; the first that matches decides, and a window it leaves out has the upstream's default.
@@ -83,19 +93,20 @@ fn built_in(pattern: &str) -> Option<Glob> {
 
 /// What is hosted when nothing is said.
 pub(super) fn default_hosted() -> Vec<Hosted> {
-    built_in("cache/**").map(|pattern| Hosted { pattern }).into_iter().collect()
+    built_in("cache/**").map(Hosted::named).into_iter().collect()
 }
 
 pub(super) fn hosted(value: &Value<'_>) -> Option<Vec<Hosted>> {
     value.each(|item| {
         if item.is_scalar() {
-            return hosted_pattern(item).map(|pattern| Hosted { pattern });
+            return hosted_pattern(item).map(Hosted::named);
         }
         let mut table = item.table()?;
-        table.later(&["immutable_tags", "untagged_keep"]);
+        table.later(&["untagged_keep"]);
         let pattern = table.required("match", hosted_pattern);
+        let immutable_tags = table.optional("immutable_tags", Value::globs).unwrap_or_default().into();
         table.close();
-        Some(Hosted { pattern: pattern? })
+        Some(Hosted { pattern: pattern?, immutable_tags })
     })
 }
 

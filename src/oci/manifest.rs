@@ -118,6 +118,13 @@ impl Manifest {
         Ok(Self { bytes, media_type, links })
     }
 
+    /// Reads a manifest as [`Manifest::parse`] does, and refuses what two readers could understand differently: an object
+    /// that has a key twice.
+    pub fn parse_strictly(bytes: Bytes, content_type: &str) -> Result<Self, ManifestError> {
+        super::json::check_keys(&bytes).map_err(ManifestError::Json)?;
+        Self::parse(bytes, content_type)
+    }
+
     fn agreed(outside: MediaType, inside: Option<&str>, document: &Document) -> Result<MediaType, ManifestError> {
         let general = matches!(outside.as_str(), "" | "application/json" | "application/octet-stream" | "text/plain");
         match inside.map(MediaType::new) {

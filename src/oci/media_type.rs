@@ -48,6 +48,12 @@ impl MediaType {
         kind.is_some_and(|kind| kind.ends_with("+json") && !kind.starts_with("docker.distribution.manifest.v1+"))
     }
 
+    /// Whether it names a layer that registries need not have (image-spec, "Non-Distributable Layers").
+    pub fn is_nondistributable(&self) -> bool {
+        self.0.starts_with("application/vnd.oci.image.layer.nondistributable.")
+            || self.0.starts_with("application/vnd.docker.image.rootfs.foreign.")
+    }
+
     /// Whether it names a list of manifests.
     pub fn is_index(&self) -> bool {
         matches!(&*self.0, Self::OCI_INDEX | Self::DOCKER_LIST)

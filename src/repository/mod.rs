@@ -19,6 +19,7 @@ use crate::oci::RegistryName;
 use crate::oci::RepositoryKey;
 use crate::oci::RepositoryName;
 use crate::oci::Tag;
+use crate::pattern::Glob;
 use crate::upstream;
 use crate::upstream::Upstream;
 
@@ -129,7 +130,7 @@ impl Proxied {
     /// Whether the patterns let the repository through. They hold for manifests and blobs alike: a digest that is known
     /// from elsewhere must not lead around them.
     pub fn allows(&self, name: &RepositoryName) -> bool {
-        let listed = |globs: &[crate::pattern::Glob]| globs.iter().any(|glob| glob.matches(name.as_str()));
+        let listed = |globs: &[Glob]| globs.iter().any(|glob| glob.matches(name.as_str()));
         (self.settings.allow.is_empty() || listed(&self.settings.allow)) && !listed(&self.settings.deny)
     }
 }
@@ -143,6 +144,7 @@ pub struct Repositories {
 struct Current {
     names: Names,
     proxied: HashMap<RegistryName, Proxied>,
+    hosted: Vec<config::Hosted>,
     freshness: config::Freshness,
 }
 
@@ -184,6 +186,14 @@ impl Repositories {
             return Freshness { immutable: repository.is_hosted(), ..Freshness::defaults(false) };
         };
         current.freshness.windows(&format!("{repository}:{tag}"), proxied.has_credential())
+    }
+
+    /// The patterns of tags that neither move nor go once they are pushed; those of the first hosted pattern that names
+    /// the repository.
+    pub fn immutable_tags(&self, repository: &RepositoryKey) -> Arc<[Glob]> {
+        let current = self.current.load();
+        let named = current.hosted.iter().find(|hosted| hosted.pattern.matches(repository.name.as_str()));
+        named.filter(|_| repository.is_hosted()).map(|hosted| Arc::clone(&hosted.immutable_tags)).unwrap_or_default()
     }
 
     /// Every configured upstream, by its host.
@@ -232,7 +242,7 @@ impl Current {
             hosted: settings.hosted.iter().map(|hosted| hosted.pattern.clone()).collect(),
             own: settings.own.clone(),
         };
-        Ok(Self { names, proxied, freshness: settings.freshness.clone() })
+        Ok(Self { names, proxied, hosted: settings.hosted.clone(), freshness: settings.freshness.clone() })
     }
 }
 

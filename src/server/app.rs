@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::access::Access;
 use crate::api::Api;
 use crate::api::Door;
+use crate::api::Services;
 use crate::cache::Cache;
 use crate::cache::evict::Watermarks;
 use crate::clock::Clock;
@@ -18,6 +19,7 @@ use crate::config::Config;
 use crate::config::Reload;
 use crate::config::client;
 use crate::net::Trust;
+use crate::push::Push;
 use crate::report::Facts;
 use crate::report::Report;
 use crate::repository;
@@ -122,15 +124,16 @@ pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging
         clock,
         facts,
     );
-    let api = Api::new(
-        cache.clone(),
-        Arc::clone(&access),
-        Arc::clone(&repositories),
+    let services = Services {
+        cache: cache.clone(),
+        push: Push::new(store.clone(), Arc::clone(&repositories)),
+        access: Arc::clone(&access),
+        repositories: Arc::clone(&repositories),
         report,
-        scrub.clone(),
-        Arc::clone(&metrics),
-        &now.limits,
-    );
+        scrub: scrub.clone(),
+        metrics: Arc::clone(&metrics),
+    };
+    let api = Api::new(services, &now.limits);
     api.set_clients(client::target(&now, &registry));
     let api = Arc::new(api);
     Ok(App {

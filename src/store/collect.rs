@@ -59,7 +59,11 @@ impl Inner {
     }
 
     /// Removes tags, then links: the reverse of a commit, so that nothing is ever named that is not there.
-    async fn unlink(self: &Arc<Self>, of: &crate::oci::RepositoryKey, drops: Vec<Drop>) -> Result<Vec<BlobKey>> {
+    pub(super) async fn unlink(
+        self: &Arc<Self>,
+        of: &crate::oci::RepositoryKey,
+        drops: Vec<Drop>,
+    ) -> Result<Vec<BlobKey>> {
         let (mut tags, mut links) = (Vec::new(), Vec::new());
         for drop in drops {
             match drop {
@@ -118,6 +122,20 @@ impl Inner {
             return self.collect_row(&row).await;
         }
         Ok(None)
+    }
+
+    /// Removes those of the bytes that nothing keeps. What can't be removed now is found by a sweep.
+    pub(super) async fn collect_all(&self, keys: &[BlobKey]) {
+        let mut freed = 0;
+        for key in keys {
+            match self.collect(key).await {
+                Ok(bytes) => freed += bytes.unwrap_or(0),
+                Err(error) => {
+                    tracing::warn!(error = %crate::telemetry::chain(&error), "collecting what was removed broke off");
+                }
+            }
+        }
+        self.metrics.collected(freed);
     }
 
     async fn collect_row(&self, row: &BlobRow) -> Result<Option<u64>> {

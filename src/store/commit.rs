@@ -13,6 +13,7 @@ use crate::oci::RepositoryKey;
 use crate::oci::Tag;
 
 use super::BlobKey;
+use super::Condition;
 use super::Error;
 use super::Inner;
 use super::Kind;
@@ -41,9 +42,15 @@ struct Plan {
 
 /// Runs the commit as work of its own: it goes on to its end when its caller goes away, as a half one would only have to
 /// be settled.
-pub(super) async fn commit(store: &Arc<Inner>, of: RepositoryKey, origin: Origin, puts: Vec<Put>) -> Result<()> {
+pub(super) async fn commit(
+    store: &Arc<Inner>,
+    of: RepositoryKey,
+    origin: Origin,
+    puts: Vec<Put>,
+    conditions: Vec<Condition>,
+) -> Result<()> {
     let inner = Arc::clone(store);
-    let work = async move { inner.commit(of, origin, puts).await };
+    let work = async move { inner.commit(of, origin, puts, conditions).await };
     store.tasks.spawn("commit", work).await.map_err(|_| Error::Closed)?
 }
 
@@ -57,11 +64,19 @@ fn names(puts: &[Put]) -> Vec<Name> {
 }
 
 impl Inner {
-    async fn commit(self: Arc<Self>, of: RepositoryKey, origin: Origin, puts: Vec<Put>) -> Result<()> {
+    async fn commit(
+        self: Arc<Self>,
+        of: RepositoryKey,
+        origin: Origin,
+        puts: Vec<Put>,
+        conditions: Vec<Condition>,
+    ) -> Result<()> {
         self.room()?;
         let names = names(&puts);
+        let looked_at: Vec<Name> = conditions.iter().map(Condition::name).collect();
         let _gate = self.gate.read().await;
-        let _locked = self.names.lock(&of, &names).await;
+        let _locked = self.names.lock(&of, names.iter().chain(&looked_at)).await;
+        self.hold(&of, &conditions).await?;
         self.note_epoch(self.is_complete()).await?;
         let digests: Vec<_> = names
             .iter()
@@ -171,10 +186,7 @@ impl Inner {
         meant: Option<Meant>,
         now: Timestamp,
     ) -> Result<Option<(TagRecord, Option<TagRecord>)>> {
-        let before = match self.index.tag(of, &tag).await {
-            Ok(Some(row)) => Some(row.record),
-            Ok(None) | Err(_) => self.tree.tag(of, &tag).await?,
-        };
+        let before = self.tag_record(of, &tag).await?;
         if origin == Origin::Proxied && before.as_ref().is_some_and(|before| before.origin == Origin::Pushed) {
             return Err(Error::Pushed { of: of.clone(), tag });
         }

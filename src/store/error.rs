@@ -32,6 +32,27 @@ pub enum Error {
         /// Their digest.
         digest: Digest,
     },
+    /// The repository lacks what a manifest names.
+    #[error("the repository has no {digest}")]
+    Unlinked {
+        /// What it lacks.
+        digest: Digest,
+    },
+    /// The tag may not be moved or removed.
+    #[error("the tag {tag} is immutable")]
+    Fixed {
+        /// The tag.
+        tag: Tag,
+    },
+    /// A manifest of the repository names what was to be removed.
+    #[error("the manifest {by} names it")]
+    Named {
+        /// What names it.
+        by: Digest,
+    },
+    /// Others changed it again and again meanwhile.
+    #[error("it is changed by others at the same time")]
+    Contended,
     /// The tag was pushed here: what an upstream says never overwrites it.
     #[error("{of}:{tag} was pushed here and is not taken from an upstream")]
     Pushed {

@@ -19,6 +19,7 @@ use super::LinkRecord;
 use super::Linked;
 use super::Page;
 use super::Result;
+use super::TagRecord;
 use super::TagState;
 use super::Tagged;
 use super::index::BlobState;
@@ -247,7 +248,16 @@ impl Inner {
         }
     }
 
-    fn complete(&self) -> Result<()> {
+    /// The record of a tag, gone ones included: from the index, else from the tree.
+    pub(super) async fn tag_record(&self, of: &RepositoryKey, tag: &Tag) -> Result<Option<TagRecord>> {
+        match self.index.tag(of, tag).await {
+            Ok(Some(row)) => Ok(Some(row.record)),
+            Ok(None) | Err(_) => self.tree.tag(of, tag).await,
+        }
+    }
+
+    /// Fails while the index has not a row for everything.
+    pub(super) fn complete(&self) -> Result<()> {
         if self.is_complete() { Ok(()) } else { Err(Error::Incomplete) }
     }
 }

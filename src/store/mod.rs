@@ -5,6 +5,7 @@
 
 mod collect;
 mod commit;
+mod condition;
 mod error;
 mod folder;
 mod held;
@@ -14,6 +15,7 @@ mod leases;
 mod lookup;
 mod names;
 mod open;
+mod remove;
 mod repair;
 mod settle;
 pub mod space;
@@ -44,11 +46,13 @@ use crate::oci::Tag;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
+pub use condition::Condition;
 pub use error::Error;
 pub use held::Held;
 pub use held::HeldBytes;
 pub use held::TagState;
 pub use index::Page;
+pub use remove::Removal;
 pub use space::Pressure;
 pub use space::PressureState;
 pub use spool::Spool;
@@ -278,7 +282,31 @@ impl Store {
     /// Makes all of `puts` visible in the repository, or nothing. On return they survive SIGKILL, and a power cut where the
     /// store is strict. The commit goes on to its end when its caller goes away.
     pub async fn commit(&self, of: &RepositoryKey, origin: Origin, puts: Vec<Put>) -> Result<()> {
-        commit::commit(&self.0, of.clone(), origin, puts).await
+        commit::commit(&self.0, of.clone(), origin, puts, Vec::new()).await
+    }
+
+    /// Makes all of `puts` visible in a hosted repository if all `conditions` hold at that moment, or nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unlinked`] and [`Error::Fixed`] where a condition does not hold; else as [`Store::commit`].
+    pub async fn commit_if(&self, of: &RepositoryKey, puts: Vec<Put>, conditions: Vec<Condition>) -> Result<()> {
+        commit::commit(&self.0, of.clone(), Origin::Pushed, puts, conditions).await
+    }
+
+    /// Removes what a client wants removed, durably; false where there is no such thing. Tags of which `fixed` says so
+    /// don't go, nor what would take one of them along. Bytes that nothing keeps go too, by and by.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Fixed`]; [`Error::Named`]; [`Error::Incomplete`] where what names it can't be told.
+    pub async fn remove(
+        &self,
+        of: &RepositoryKey,
+        removal: Removal,
+        fixed: Arc<dyn Fn(&Tag) -> bool + Send + Sync>,
+    ) -> Result<bool> {
+        remove::remove(&self.0, of.clone(), removal, fixed).await
     }
 
     /// Removes tags and links, durably, and the bytes that nothing names any more; gives the count of bytes freed by now.

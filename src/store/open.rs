@@ -210,7 +210,7 @@ impl Inner {
             valid = self.tree.is_empty().await?;
         } else if !valid && !matches!(identity, Err(index::Error::Reopening)) {
             tracing::warn!(
-                "the index is missing, older, another folder's or incomplete; it is made anew from the tree"
+                "the index is missing, older, another folder's, of another version or incomplete; it is made anew from the tree"
             );
             // Where nothing can be written it is made anew later; until then nobody takes it for complete.
             let cleared = self.index.clear().await.map_err(Error::from);
@@ -232,7 +232,7 @@ impl Inner {
     pub(super) async fn note_epoch(&self, complete: bool) -> Result<()> {
         let note = async || {
             let previous = self.tree.epoch().await?.map(|last| last.name).unwrap_or_default();
-            self.index.identify(Identity { epoch: self.epoch.name.clone(), previous, complete }).await?;
+            self.index.identify(Identity::new(self.epoch.name.clone(), previous, complete)).await?;
             self.tree.put_epoch(&self.epoch).await?;
             if self.epoch.relaxed { sync(&self.folder).await } else { Ok(()) }
         };
@@ -291,7 +291,7 @@ fn is_valid(tree: &Epoch, index: &Identity, boot: &str) -> bool {
     let same = index.epoch == tree.name || index.previous == tree.name;
     // Without fsync, what the machine had not written when it went down is lost in any order.
     let torn = tree.relaxed && !tree.clean && (tree.boot != boot || boot.is_empty());
-    index.complete && same && !torn
+    index.is_current() && index.complete && same && !torn
 }
 
 /// Once, where durability is relaxed: the mark that tells an unclean end must itself survive it.

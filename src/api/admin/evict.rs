@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::api::Answer;
 use crate::api::Api;
+use crate::api::Asked;
 use crate::api::Sent;
 use crate::api::failure::Failure;
 use crate::report::Image;
@@ -22,9 +23,9 @@ struct Evicted {
 }
 
 /// What became of each reference. A name without tag or digest means all of the repository.
-pub(super) async fn answer<B: Sent>(api: &Api, body: &mut B) -> Answer {
+pub(super) async fn answer<B: Sent>(api: &Api, asked: &Asked<'_>, body: &mut B) -> Answer {
     let mut results = Vec::new();
-    for reference in request::references(api, body).await?.refs {
+    for reference in request::references(api, asked, body).await?.refs {
         let outcome = match one(api, &reference).await {
             Ok(Some(freed_bytes)) => Evicted { reference, outcome: "evicted", freed_bytes, error: None },
             Ok(None) => Evicted { reference, outcome: "absent", freed_bytes: 0, error: None },

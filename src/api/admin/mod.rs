@@ -47,7 +47,7 @@ pub(super) async fn answer<B: Sent>(
         route::Api::Tags { repository } => inventory::tags(api, repository).await,
         route::Api::Explain { reference } => inventory::explain(api, reference).await,
         route::Api::Refresh => refresh::answer(api, door, asked, body).await,
-        route::Api::Evict => evict::answer(api, body).await,
+        route::Api::Evict => evict::answer(api, asked, body).await,
         route::Api::Scrub => Ok(scrub::answer(api)),
     }
 }

@@ -31,7 +31,7 @@ struct Looked {
 /// What became of each reference. From the registry's listener it needs the right to pull.
 pub(super) async fn answer<B: Sent>(api: &Api, door: Door, asked: &mut Asked<'_>, body: &mut B) -> Answer {
     let mut results = Vec::new();
-    for reference in request::references(api, body).await?.refs {
+    for reference in request::references(api, asked, body).await?.refs {
         let outcome = match one(api, door, asked, &reference).await {
             Ok(Some((outcome, digest))) => Looked { reference, outcome, digest: Some(digest), error: None },
             Ok(None) => Looked { reference, outcome: "immutable", digest: None, error: None },

@@ -1,12 +1,23 @@
 //! The query of a request: what of it is known; the rest is passed over.
 
+use http::Method;
+
+use crate::oci::Algorithm;
+use crate::oci::Digest;
+use crate::oci::Reference;
 use crate::oci::Tag;
 
+use super::Begin;
 use super::Problem;
+use super::Upload;
 use super::last_tag;
+use super::only;
 
 /// How many pairs of a query are looked at.
 const PAIRS_MAX: usize = 32;
+
+/// How many tags one PUT may give a manifest; the specification wants ten at least.
+const TAGS_MAX: usize = 16;
 
 /// A part of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +35,11 @@ pub(super) struct Query {
     pub(super) artifact_type: Option<String>,
     n: Option<String>,
     last: Option<String>,
+    digest: Option<String>,
+    digest_algorithm: Option<String>,
+    mount: Option<String>,
+    from: Option<String>,
+    tags: Vec<String>,
 }
 
 impl Query {
@@ -38,6 +54,14 @@ impl Query {
                 "artifactType" => &mut found.artifact_type,
                 "n" => &mut found.n,
                 "last" => &mut found.last,
+                "digest" => &mut found.digest,
+                "digest-algorithm" => &mut found.digest_algorithm,
+                "mount" => &mut found.mount,
+                "from" => &mut found.from,
+                "tag" => {
+                    found.tags.push(value.into_owned());
+                    continue;
+                }
                 _ => continue,
             };
             if slot.is_none() {
@@ -53,6 +77,52 @@ impl Query {
             return Err(Problem::Query("artifactType"));
         }
         Ok(found)
+    }
+
+    /// What is to be done with an upload; `session` is empty where one is to be begun.
+    pub(super) fn upload(self, method: &Method, session: &str) -> Result<Upload, Problem> {
+        if session.is_empty() {
+            only(method, "POST")?;
+            return self.begin().map(Upload::Begin);
+        }
+        only(method, "GET, PATCH, PUT, DELETE")?;
+        let session = session.to_owned();
+        Ok(match *method {
+            Method::PATCH => Upload::Append { session },
+            Method::PUT => Upload::Finish { session, digest: self.digest()?.ok_or(Problem::Digest)? },
+            Method::DELETE => Upload::Cancel { session },
+            _ => Upload::Status { session },
+        })
+    }
+
+    fn begin(self) -> Result<Begin, Problem> {
+        let digest = self.digest()?;
+        let algorithm = match self.digest_algorithm.as_deref() {
+            None | Some("") => None,
+            Some("sha256") => Some(Algorithm::Sha256),
+            Some("sha512") => Some(Algorithm::Sha512),
+            Some(_) => return Err(Problem::Digest),
+        };
+        let mount = self.mount.as_deref().filter(|mount| !mount.is_empty());
+        let mount = mount.map(str::parse).transpose().map_err(|_| Problem::Digest)?;
+        let from = self.from.filter(|from| !from.is_empty());
+        Ok(Begin { mount, from, digest, algorithm })
+    }
+
+    fn digest(&self) -> Result<Option<Digest>, Problem> {
+        self.digest.as_deref().map(str::parse).transpose().map_err(|_| Problem::Digest)
+    }
+
+    /// The tags that a PUT gives a manifest besides what its path names.
+    pub(super) fn tags(&self, reference: &Reference) -> Result<Vec<Tag>, Problem> {
+        if self.tags.len() > TAGS_MAX {
+            return Err(Problem::TooLong);
+        }
+        // A tag in the path is the one that is meant; the specification gives the query a meaning by digest only.
+        if matches!(reference, Reference::Tag(_)) {
+            return Ok(Vec::new());
+        }
+        self.tags.iter().map(|tag| tag.parse().map_err(|_| Problem::Tag)).collect()
     }
 
     /// The page of tags that is asked for. A count beyond every number is a large count.

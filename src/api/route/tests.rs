@@ -39,7 +39,7 @@ fn the_verb_is_found_from_the_right() {
         ("/v2/blobs/uploads/manifests/x", None, "blobs/uploads", "x"),
         ("/v2/localhost%3A5000/app/manifests/1", None, "localhost:5000/app", "1"),
     ] {
-        let Ok(Route::Manifest { place, reference: found, verb }) = get(path) else {
+        let Ok(Route::Manifest { place, reference: found, verb, .. }) = get(path) else {
             panic!("{path}: {:?}", get(path))
         };
         assert_eq!(place.spelling, spelling(prefix, name, None), "{path}");
@@ -148,17 +148,41 @@ fn a_count_beyond_every_number_is_large() {
 fn pushes_are_read_as_such() {
     for (method, path) in [
         (Method::POST, "/v2/app/blobs/uploads/"),
-        (Method::POST, "/v2/app/blobs/uploads/?mount=x&from=y"),
         (Method::POST, "/v2/app/blobs/uploads"),
         (Method::PATCH, "/v2/app/blobs/uploads/abc"),
-        (Method::PUT, "/v2/app/blobs/uploads/abc?digest=x"),
+        (
+            Method::PUT,
+            "/v2/app/blobs/uploads/abc?digest=sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        ),
         (Method::GET, "/v2/app/blobs/uploads/abc"),
         (Method::DELETE, "/v2/app/blobs/uploads/abc"),
     ] {
         assert!(matches!(asked(&method, path), Ok(Route::Upload { .. })), "{method} {path}");
     }
+    let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let begin = |query: &str| match asked(&Method::POST, &format!("/v2/app/blobs/uploads/?{query}")) {
+        Ok(Route::Upload { upload: Upload::Begin(begin), .. }) => Ok(begin),
+        Ok(other) => panic!("{query}: {other:?}"),
+        Err(problem) => Err(problem),
+    };
+    let (digest, from) = (empty.parse().ok(), Some("a/b".to_owned()));
+    assert_eq!(begin(&format!("mount={empty}&from=a/b")), Ok(Begin { mount: digest, from, ..Begin::default() }));
+    assert_eq!(begin(&format!("digest={empty}")), Ok(Begin { digest, ..Begin::default() }));
+    let algorithm = Some(Algorithm::Sha512);
+    assert_eq!(begin("digest-algorithm=sha512"), Ok(Begin { algorithm, ..Begin::default() }));
+    for wrong in ["mount=x&from=y", "digest=sha256:abc", "digest=md5:abc", "digest-algorithm=md5"] {
+        assert_eq!(begin(wrong), Err(Problem::Digest), "{wrong}");
+    }
+    assert_eq!(asked(&Method::PUT, "/v2/app/blobs/uploads/abc"), Err(Problem::Digest));
+    let tagged = |count: usize| {
+        let tags: Vec<String> = (0..count).map(|n| format!("tag=v{n}")).collect();
+        asked(&Method::PUT, &format!("/v2/app/manifests/{empty}?{}", tags.join("&")))
+    };
+    assert!(matches!(tagged(10), Ok(Route::Manifest { tags, .. }) if tags.len() == 10));
+    assert_eq!(tagged(17), Err(Problem::TooLong));
+    assert_eq!(asked(&Method::PUT, &format!("/v2/app/manifests/{empty}?tag=a/b")), Err(Problem::Tag));
     let put = asked(&Method::PUT, "/v2/app/manifests/1");
-    assert!(matches!(put, Ok(Route::Manifest { verb: Verb::Write, .. })));
+    assert!(matches!(put, Ok(Route::Manifest { verb: Verb::Put, .. })));
     assert_eq!(asked(&Method::PATCH, "/v2/app/manifests/1"), Err(Problem::Method("GET, HEAD, PUT, DELETE")));
     assert_eq!(asked(&Method::GET, "/api/v1/refresh"), Err(Problem::Method("POST")));
 }

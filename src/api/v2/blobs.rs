@@ -20,10 +20,7 @@ use crate::cache::CacheStatus;
 use crate::oci::Digest;
 use crate::oci::Reference;
 
-use super::uploads;
-
-/// What may be done with a blob of a repository that takes no pushes.
-const ALLOWED: &str = "GET, HEAD";
+use super::push;
 
 /// GET with ranges, HEAD, and 304.
 pub(in crate::api) async fn answer(
@@ -36,9 +33,8 @@ pub(in crate::api) async fn answer(
     asked.account.reference = Some(Reference::Digest(*digest));
     let target = Target::Blob(*digest);
     match verb {
-        Verb::Get | Verb::Head => {}
-        Verb::Write => return Box::pin(uploads::refuse(api, asked, place, Action::Push, &target, ALLOWED)).await,
-        Verb::Delete => return Box::pin(uploads::refuse(api, asked, place, Action::Delete, &target, ALLOWED)).await,
+        Verb::Delete => return Box::pin(push::delete_blob(api, asked, place, digest)).await,
+        Verb::Get | Verb::Head | Verb::Post | Verb::Put | Verb::Patch => {}
     }
     let key = api.find(asked, place).await?;
     let grant = api.access.authorize(&asked.caller(Some(place)), Action::Pull, &key, &target).await?;

@@ -9,34 +9,41 @@ use crate::access::Target;
 use crate::api::Answer;
 use crate::api::Api;
 use crate::api::Asked;
+use crate::api::Sent;
 use crate::api::body::Body;
 use crate::api::headers;
 use crate::api::route::Place;
 use crate::api::route::Verb;
 use crate::api::without_body;
 use crate::oci::Reference;
+use crate::oci::Tag;
 
-use super::uploads;
+use super::push;
 
-/// What may be done with a manifest of a repository that takes no pushes.
-const ALLOWED: &str = "GET, HEAD";
-
-/// GET, HEAD and 304; `Accept` is not looked at: the bytes are what the digest names.
-pub(in crate::api) async fn answer(
+/// Every method of a manifest. Writes are boxed: each request is as large in memory as the largest of these.
+pub(in crate::api) async fn answer<B: Sent>(
     api: &Api,
     asked: &mut Asked<'_>,
     place: &Place,
-    reference: &Reference,
+    what: (&Reference, &[Tag]),
     verb: Verb,
+    body: &mut B,
 ) -> Answer {
+    let (reference, tags) = what;
     asked.account.reference = Some(reference.clone());
+    match verb {
+        Verb::Get => read(api, asked, place, reference, true).await,
+        Verb::Head => read(api, asked, place, reference, false).await,
+        Verb::Put | Verb::Post | Verb::Patch => {
+            Box::pin(push::manifest(api, asked, place, reference, tags, body)).await
+        }
+        Verb::Delete => Box::pin(push::delete_manifest(api, asked, place, reference)).await,
+    }
+}
+
+/// GET, HEAD and 304; `Accept` is not looked at: the bytes are what the digest names.
+async fn read(api: &Api, asked: &mut Asked<'_>, place: &Place, reference: &Reference, served: bool) -> Answer {
     let target = Target::Manifest(reference.clone());
-    let served = match verb {
-        Verb::Get => true,
-        Verb::Head => false,
-        Verb::Write => return Box::pin(uploads::refuse(api, asked, place, Action::Push, &target, ALLOWED)).await,
-        Verb::Delete => return Box::pin(uploads::refuse(api, asked, place, Action::Delete, &target, ALLOWED)).await,
-    };
     let key = api.find(asked, place).await?;
     let grant = api.access.authorize(&asked.caller(Some(place)), Action::Pull, &key, &target).await?;
     asked.account.principal = Some(grant.principal().clone());

@@ -2,6 +2,7 @@
 
 pub(super) mod blobs;
 pub(super) mod manifests;
+mod push;
 pub(super) mod referrers;
 pub(super) mod tags;
 pub(super) mod uploads;

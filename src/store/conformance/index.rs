@@ -68,7 +68,7 @@ fn drop_link(path: &str, text: &str) -> Change {
 }
 
 async fn complete(index: &dyn Index) {
-    index.identify(Identity { epoch: "e".into(), previous: String::new(), complete: true }).await.unwrap();
+    index.identify(Identity::new("e".into(), String::new(), true)).await.unwrap();
 }
 
 /// Every rule, each on an index of its own that `open` gives.
@@ -77,6 +77,7 @@ async fn conforms<F: AsyncFn() -> Arc<dyn Index>>(open: F) {
     what_was_applied_is_found(&*open().await).await;
     an_intent_stays_until_its_changes_are_applied(&*open().await).await;
     pages_go_on_where_they_ended(&*open().await).await;
+    the_tags_of_a_digest_are_those_that_mean_it(&*open().await).await;
     references_come_and_go_with_the_manifest(&*open().await).await;
     bytes_go_only_when_nobody_links_them(&*open().await).await;
     a_link_to_bytes_that_are_nowhere_is_damaged(&*open().await).await;
@@ -183,6 +184,26 @@ async fn references_come_and_go_with_the_manifest(index: &dyn Index) {
     index.apply(None, vec![drop_link("_hosted/cache/app", "m")]).await.unwrap();
     assert_eq!(index.referrers(&repository, &subject, None, 9).await.unwrap().rows, []);
     assert_eq!(index.parents(&repository, &Digest::of(b"child"), 9).await.unwrap(), []);
+}
+
+async fn the_tags_of_a_digest_are_those_that_mean_it(index: &dyn Index) {
+    let repository = of("_hosted/cache/app");
+    let put = |record: TagRecord| {
+        index.apply(None, vec![Change::Tag { of: repository.clone(), record, validated_at: Timestamp(1) }])
+    };
+    let meaning = |tag: &str, what: &str| TagRecord { digest: Digest::of(what.as_bytes()), ..tagged(tag) };
+    let tags_of = async |what: &str| index.tags_of(&repository, &Digest::of(what.as_bytes()), 9).await.unwrap();
+    put(meaning("m1", "one")).await.unwrap();
+    put(meaning("m2", "one")).await.unwrap();
+    assert_eq!(tags_of("one").await, ["m1".parse().unwrap(), "m2".parse().unwrap()]);
+    put(meaning("m1", "other")).await.unwrap();
+    assert_eq!(tags_of("one").await, ["m2".parse().unwrap()]);
+    assert_eq!(tags_of("other").await, ["m1".parse().unwrap()]);
+    put(TagRecord { gone: Some(Timestamp(2)), ..meaning("m1", "other") }).await.unwrap();
+    assert_eq!(tags_of("other").await, []);
+    let tag = "m2".parse().unwrap();
+    index.apply(None, vec![Change::DropTag { of: repository.clone(), tag }]).await.unwrap();
+    assert_eq!(tags_of("one").await, []);
 }
 
 async fn bytes_go_only_when_nobody_links_them(index: &dyn Index) {

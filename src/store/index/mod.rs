@@ -146,12 +146,30 @@ pub(super) enum Moment {
 /// What the index says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Identity {
+    /// The format of its tables: one of another format is made anew.
+    #[serde(default)]
+    pub(super) format: u32,
     /// The epoch in which it was last opened; the tree has it too.
     pub(super) epoch: String,
     /// The epoch before: a start that broke off between index and tree leaves the tree at it.
     pub(super) previous: String,
     /// Whether it has a row for everything in the tree.
     pub(super) complete: bool,
+}
+
+/// The format of the tables that this version writes.
+const FORMAT: u32 = 1;
+
+impl Identity {
+    /// What an index of this version says of itself.
+    pub(super) fn new(epoch: String, previous: String, complete: bool) -> Self {
+        Self { format: FORMAT, epoch, previous, complete }
+    }
+
+    /// Whether its tables are those of this version.
+    pub(super) fn is_current(&self) -> bool {
+        self.format == FORMAT
+    }
 }
 
 /// Bytes that are stored, by whose they are.
@@ -197,6 +215,8 @@ pub(super) trait Index: Debug + Send + Sync {
     ) -> Result<Page<Descriptor>>;
     /// The manifests of this repository that name `child`.
     async fn parents(&self, of: &RepositoryKey, child: &Digest, limit: usize) -> Result<Vec<Digest>>;
+    /// The tags of this repository that mean `digest`, those that an upstream no longer has left out.
+    async fn tags_of(&self, of: &RepositoryKey, digest: &Digest, limit: usize) -> Result<Vec<Tag>>;
     /// The repositories that link the bytes.
     async fn holders(&self, key: &BlobKey, limit: usize) -> Result<Vec<RepositoryKey>>;
     /// When something was last used, as far as it was written down.

@@ -73,7 +73,7 @@ impl Rebuild<'_> {
 
     async fn identify(&self, complete: bool) -> Result<()> {
         let epoch = self.store.epoch.name().to_owned();
-        Ok(self.store.index.identify(Identity { epoch, previous: String::new(), complete }).await?)
+        Ok(self.store.index.identify(Identity::new(epoch, String::new(), complete)).await?)
     }
 
     /// Bytes first: a link to bytes that are nowhere is told from others by the row that is missing.

@@ -149,6 +149,9 @@ impl Index for StoppingIndex {
     ) -> index::Result<Page<crate::oci::Descriptor>> {
         self.0.referrers(of, subject, after, limit).await
     }
+    async fn tags_of(&self, of: &RepositoryKey, digest: &Digest, limit: usize) -> index::Result<Vec<Tag>> {
+        self.0.tags_of(of, digest, limit).await
+    }
     async fn parents(&self, of: &RepositoryKey, child: &Digest, limit: usize) -> index::Result<Vec<Digest>> {
         self.0.parents(of, child, limit).await
     }

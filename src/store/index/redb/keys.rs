@@ -70,6 +70,13 @@ pub(super) fn pair(of: &RepositoryKey, first: &Digest, second: &Digest) -> Vec<u
     key
 }
 
+/// A tag under what it means.
+pub(super) fn meaning(of: &RepositoryKey, digest: &Digest, tag: &Tag) -> Vec<u8> {
+    let mut key = link(of, digest);
+    key.extend_from_slice(tag.as_str().as_bytes());
+    key
+}
+
 pub(super) fn blob(key: &BlobKey) -> Vec<u8> {
     let mut bytes = digest(&key.digest);
     bytes.extend_from_slice(&key.generation.to_be_bytes());
@@ -133,6 +140,13 @@ fn take_repository<'a>(key: &'a [u8], known: Option<&RepositoryKey>) -> Result<(
     Ok((of, rest.split_first().map_or(rest, |(_, rest)| rest)))
 }
 
+/// The tag of a meaning.
+pub(super) fn read_meaning(key: &[u8], of: &RepositoryKey) -> Result<Tag, Error> {
+    let (_, rest) = take_repository(key, Some(of))?;
+    let (_, rest) = take_digest(rest)?;
+    std::str::from_utf8(rest).ok().and_then(|tag| tag.parse().ok()).ok_or_else(|| damaged("tag"))
+}
+
 pub(super) fn read_repository(key: &[u8]) -> Result<RepositoryKey, Error> {
     Ok(take_repository(key, None)?.0)
 }
@@ -176,6 +190,8 @@ mod tests {
         assert_eq!(read_holder(&holder(&key, &repository_key)).unwrap(), repository_key);
         assert_eq!(second_of_pair(&pair(&repository_key, &a, &b), &repository_key).unwrap(), b);
         assert_eq!(read_repository(&link(&repository_key, &a)).unwrap(), repository_key);
+        let tag: Tag = "v1.2".parse().unwrap();
+        assert_eq!(read_meaning(&meaning(&repository_key, &a, &tag), &repository_key).unwrap(), tag);
     }
 
     #[test]

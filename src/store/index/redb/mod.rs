@@ -270,6 +270,12 @@ impl Index for Redb {
         Ok(page.rows)
     }
 
+    async fn tags_of(&self, of: &RepositoryKey, digest: &Digest, limit: usize) -> Result<Vec<Tag>> {
+        let prefix = keys::link(of, digest);
+        let page = self.page(tables::MEANINGS, &prefix, None, limit, |_, key, _| keys::read_meaning(key, of))?;
+        Ok(page.rows)
+    }
+
     async fn holders(&self, key: &BlobKey, limit: usize) -> Result<Vec<RepositoryKey>> {
         let page = self.page(tables::HOLDERS, &keys::blob(key), None, limit, |_, key, _| keys::read_holder(key))?;
         Ok(page.rows)

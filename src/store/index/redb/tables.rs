@@ -36,6 +36,8 @@ pub(super) const VALIDATIONS: Definition = TableDefinition::new("validations");
 pub(super) const LINKS: Definition = TableDefinition::new("links");
 /// repository, manifest → what it names
 pub(super) const FACTS: Definition = TableDefinition::new("facts");
+/// repository, digest, tag: which tags mean a digest
+pub(super) const MEANINGS: Definition = TableDefinition::new("meanings");
 /// repository, child, manifest
 pub(super) const PARENTS: Definition = TableDefinition::new("parents");
 /// repository, subject, manifest → descriptor
@@ -56,8 +58,22 @@ pub(super) const USES: Definition = TableDefinition::new("uses");
 pub(super) const META: Definition = TableDefinition::new("meta");
 
 /// All of them.
-pub(super) const ALL: [Definition; 13] =
-    [TAGS, VALIDATIONS, LINKS, FACTS, PARENTS, REFERRERS, BLOBS, HOLDERS, ORPHANS, GOING, INTENTS, USES, META];
+pub(super) const ALL: [Definition; 14] = [
+    TAGS,
+    VALIDATIONS,
+    MEANINGS,
+    LINKS,
+    FACTS,
+    PARENTS,
+    REFERRERS,
+    BLOBS,
+    HOLDERS,
+    ORPHANS,
+    GOING,
+    INTENTS,
+    USES,
+    META,
+];
 
 pub(super) const IDENTITY: &[u8] = b"identity";
 const HOSTED: &[u8] = b"bytes-hosted";
@@ -67,6 +83,7 @@ const PROXIED: &[u8] = b"bytes-proxied";
 pub(super) struct Tables<'t> {
     tags: Rows<'t>,
     validations: Rows<'t>,
+    meanings: Rows<'t>,
     links: Rows<'t>,
     facts: Rows<'t>,
     parents: Rows<'t>,
@@ -103,6 +120,7 @@ impl<'t> Tables<'t> {
         Ok(Self {
             tags: open(TAGS)?,
             validations: open(VALIDATIONS)?,
+            meanings: open(MEANINGS)?,
             links: open(LINKS)?,
             facts: open(FACTS)?,
             parents: open(PARENTS)?,
@@ -156,16 +174,29 @@ impl<'t> Tables<'t> {
             Change::DropLink { of, digest } => self.drop_link(of, digest),
             Change::Tag { of, record, validated_at } => {
                 let key = keys::tag(of, &record.tag);
+                self.forget_meaning(of, &record.tag)?;
+                if record.gone.is_none() {
+                    mark(&mut self.meanings, &keys::meaning(of, &record.digest, &record.tag))?;
+                }
                 put(&mut self.tags, &key, &rows::write(&key, record)?)?;
                 put(&mut self.validations, &key, &rows::write_number(&key, validated_at.0))
             }
             Change::DropTag { of, tag } => {
                 let key = keys::tag(of, tag);
+                self.forget_meaning(of, tag)?;
                 remove(&mut self.tags, &key)?;
                 remove(&mut self.validations, &key)?;
                 remove(&mut self.uses, &keys::name(of, &crate::store::names::Name::Tag(tag.clone())))?;
                 Ok(())
             }
+        }
+    }
+
+    /// Takes away that a tag means what its row says.
+    fn forget_meaning(&mut self, of: &RepositoryKey, tag: &crate::oci::Tag) -> Result<()> {
+        match get::<crate::store::tree::TagRecord>(&self.tags, &keys::tag(of, tag))? {
+            Some(before) => remove(&mut self.meanings, &keys::meaning(of, &before.digest, tag)).map(|_| ()),
+            None => Ok(()),
         }
     }
 

@@ -1,0 +1,26 @@
+//! Bodies of requests that are read whole: bounded in bytes and in time.
+
+use bytes::Bytes;
+use http::header;
+use http_body_util::BodyExt as _;
+use http_body_util::Limited;
+
+use super::Api;
+use super::Asked;
+use super::Sent;
+use super::failure::Failure;
+
+/// Reads the whole body. One that says that it is larger than it may be is not read at all.
+pub(super) async fn whole<B: Sent>(api: &Api, asked: &Asked<'_>, body: &mut B) -> Result<Bytes, Failure> {
+    let most = api.limits.body_bytes;
+    let said = asked.head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if said.is_some_and(|length: u64| length > most) {
+        return Err(Failure::body_too_large());
+    }
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    match tokio::time::timeout(api.limits.stall, Limited::new(body, most).collect()).await {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Failure::body_too_large()),
+        Ok(Err(_)) | Err(_) => Err(Failure::bad_request("the request's body did not arrive")),
+    }
+}
