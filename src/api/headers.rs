@@ -96,11 +96,21 @@ pub(super) fn set_extent(headers: &mut HeaderMap, extent: &Extent, size: u64) {
 /// The link to the next page, in the request's own spelling: the path as it came, and `ns` where it was given
 /// (distribution-spec, "Listing Tags").
 pub(super) fn set_next_page(headers: &mut HeaderMap, path: &str, page: &Page, last: &Tag, namespace: Option<&str>) {
+    let count = page.count.map(|count| count.to_string());
+    set_next(headers, path, count.as_deref().map(|count| ("n", count)), last.as_str(), namespace);
+}
+
+/// The same for any list, with one pair of the request's query kept.
+pub(super) fn set_next(
+    headers: &mut HeaderMap,
+    path: &str,
+    kept: Option<(&str, &str)>,
+    last: &str,
+    namespace: Option<&str>,
+) {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
-    if let Some(count) = page.count {
-        query.append_pair("n", &count.to_string());
-    }
-    query.append_pair("last", last.as_str());
+    query.extend_pairs(kept);
+    query.append_pair("last", last);
     if let Some(namespace) = namespace {
         query.append_pair("ns", namespace);
     }

@@ -31,6 +31,7 @@ use crate::access::Access;
 use crate::access::Caller;
 use crate::access::Credentials;
 use crate::cache::Cache;
+use crate::cache::Wanted;
 use crate::config;
 use crate::config::client::Target as ClientTarget;
 use crate::oci::RepositoryKey;
@@ -181,8 +182,9 @@ impl Api {
             (Door::Registry, Route::Tags { place, page }) => {
                 Box::pin(v2::tags::answer(self, asked, &place, &page)).await
             }
-            (Door::Registry, Route::Referrers { place, digest, artifact_type }) => {
-                Box::pin(v2::referrers::answer(self, asked, &place, &digest, artifact_type.as_deref())).await
+            (Door::Registry, Route::Referrers { place, digest, after, artifact_type }) => {
+                let wanted = Wanted { subject: digest, after, artifact_type };
+                Box::pin(v2::referrers::answer(self, asked, &place, wanted)).await
             }
             (_, Route::Api(api)) => Box::pin(admin::answer(self, door, asked, &api, body)).await,
             (Door::Admin, _) => Err(Problem::Nowhere.into()),

@@ -117,6 +117,8 @@ pub enum Route {
         place: Place,
         /// The subject.
         digest: Digest,
+        /// Those after this one, where a list goes on.
+        after: Option<Digest>,
         /// Only referrers of this type.
         artifact_type: Option<String>,
     },
@@ -373,7 +375,8 @@ impl Place {
                 self.spelling.path = named(name)?;
                 only(method, "GET, HEAD")?;
                 let digest = digest.parse().map_err(|_| Problem::Digest)?;
-                Ok(Route::Referrers { place: self, digest, artifact_type: query.artifact_type })
+                let after = query.after_digest()?;
+                Ok(Route::Referrers { place: self, digest, after, artifact_type: query.artifact_type })
             }
             _ if segments.iter().any(|segment| segment.is_empty()) => Err(Problem::Name),
             _ => Err(Problem::Nowhere),

@@ -18,6 +18,9 @@ use super::status::Source;
 /// How many referrers that are held are added to the upstream's list.
 const HELD_REFERRERS_MAX: usize = 1_000;
 
+/// Bytes of one page of referrers: clients take manifests of 4 MiB.
+const REFERRERS_BYTES_MAX: usize = 2 << 20;
+
 /// One page of tags, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
@@ -25,6 +28,32 @@ pub struct Listed {
     pub tags: Vec<Tag>,
     /// Whether there are more.
     pub more: bool,
+}
+
+/// Which referrers are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// What they refer to.
+    pub subject: Digest,
+    /// Those after this one, where a list goes on.
+    pub after: Option<Digest>,
+    /// Only those of this type.
+    pub artifact_type: Option<String>,
+}
+
+impl Wanted {
+    fn names(&self, referrer: &Descriptor) -> bool {
+        self.artifact_type.as_deref().is_none_or(|wanted| referrer.artifact_type.as_deref() == Some(wanted))
+    }
+}
+
+/// One page of referrers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Referrers {
+    /// They, as they stand in the list.
+    pub manifests: Vec<Descriptor>,
+    /// Where the list goes on, if it does.
+    pub next: Option<Digest>,
 }
 
 impl Cache {
@@ -72,31 +101,44 @@ impl Cache {
         Ok(Served { content: Listed { tags, more: held.more }, status: CacheStatus::new(Source::Hit) })
     }
 
-    /// What refers to `subject` in a hosted repository: an empty list where nothing does, whether the subject is there or
-    /// not.
-    async fn own_referrers(
-        &self,
-        repository: &RepositoryKey,
-        subject: &Digest,
-        artifact_type: Option<&str>,
-    ) -> Result<Served<Vec<Descriptor>>, Error> {
-        let mut listed = self.store.referrers(repository, subject, None, HELD_REFERRERS_MAX).await?.rows;
-        listed.retain(|d| artifact_type.is_none_or(|wanted| d.artifact_type.as_deref() == Some(wanted)));
-        Ok(Served { content: listed, status: CacheStatus::new(Source::Hit) })
+    /// What refers to the subject in a hosted repository: an empty list where nothing does, whether the subject is there
+    /// or not. A page ends before it is too large for clients.
+    async fn own_referrers(&self, repository: &RepositoryKey, wanted: &Wanted) -> Result<Served<Referrers>, Error> {
+        let (mut found, mut bytes, mut after) = (Referrers::default(), 0, wanted.after);
+        'pages: loop {
+            let page = self.store.referrers(repository, &wanted.subject, after.as_ref(), HELD_REFERRERS_MAX).await?;
+            for referrer in page.rows {
+                if wanted.names(&referrer) {
+                    bytes += written_bytes(&referrer);
+                    if !found.manifests.is_empty() && bytes > REFERRERS_BYTES_MAX {
+                        found.next = after;
+                        break 'pages;
+                    }
+                    after = Some(referrer.digest);
+                    found.manifests.push(referrer);
+                } else {
+                    after = Some(referrer.digest);
+                }
+            }
+            if !page.more {
+                break;
+            }
+            if found.manifests.len() >= HELD_REFERRERS_MAX {
+                found.next = after;
+                break;
+            }
+        }
+        Ok(Served { content: found, status: CacheStatus::new(Source::Hit) })
     }
 
-    /// What refers to `subject`: the upstream's list and what is held besides. Where the upstream has no such list the
+    /// What refers to the subject: the upstream's list and what is held besides. Where the upstream has no such list the
     /// client is told so, and looks for the tag that stands in for it (distribution-spec, "Listing Referrers").
-    pub async fn referrers(
-        &self,
-        grant: &Grant,
-        subject: &Digest,
-        artifact_type: Option<&str>,
-    ) -> Result<Served<Vec<Descriptor>>, Error> {
+    pub async fn referrers(&self, grant: &Grant, wanted: &Wanted) -> Result<Served<Referrers>, Error> {
+        let (subject, artifact_type) = (&wanted.subject, wanted.artifact_type.as_deref());
         let repository = grant.repository();
         let proxied = match self.proxied(repository) {
             Ok(proxied) => proxied,
-            Err(Unproxied::Hosted) => return self.own_referrers(repository, subject, artifact_type).await,
+            Err(Unproxied::Hosted) => return self.own_referrers(repository, wanted).await,
             Err(Unproxied::Refused(error)) => return Err(error),
         };
         let ask = Self::ask(repository, Priority::Client);
@@ -122,7 +164,13 @@ impl Cache {
             let known: std::collections::HashSet<Digest> = listed.iter().map(|d| d.digest).collect();
             listed.extend(held.into_iter().filter(|d| !known.contains(&d.digest)));
         }
-        listed.retain(|d| artifact_type.is_none_or(|wanted| d.artifact_type.as_deref() == Some(wanted)));
-        Ok(Served { content: listed, status: CacheStatus::new(source) })
+        listed.retain(|referrer| wanted.names(referrer));
+        let content = Referrers { manifests: listed, next: None };
+        Ok(Served { content, status: CacheStatus::new(source) })
     }
+}
+
+/// Bytes that a descriptor takes in a list, nearly.
+fn written_bytes(descriptor: &Descriptor) -> usize {
+    serde_json::to_vec(descriptor).map_or(0, |text| text.len())
 }

@@ -48,6 +48,8 @@ pub use blob::Blob;
 pub use error::Error;
 pub use flight::Lost;
 pub use listing::Listed;
+pub use listing::Referrers;
+pub use listing::Wanted;
 pub use manifest::ManifestBody;
 pub use status::CacheStatus;
 pub use status::Source;
@@ -190,8 +192,8 @@ impl Cache {
     }
 
     /// Answers from memory that a thing is absent, where the upstream said so a moment ago.
-    fn check_absent(&self, repository: &RepositoryKey, reference: impl Into<Wanted>) -> Result<(), Error> {
-        let Wanted(reference, error) = reference.into();
+    fn check_absent(&self, repository: &RepositoryKey, reference: impl Into<Sought>) -> Result<(), Error> {
+        let Sought(reference, error) = reference.into();
         match self.absent.get(&(repository.clone(), reference)) {
             Some(since) if since.elapsed() < self.limits.absent => Err(error),
             _ => Ok(()),
@@ -199,7 +201,7 @@ impl Cache {
     }
 
     /// Remembers that a thing is absent, where that is what the error says; passes the error on.
-    fn noted_absent(&self, repository: &RepositoryKey, reference: impl Into<Wanted>, error: Error) -> Error {
+    fn noted_absent(&self, repository: &RepositoryKey, reference: impl Into<Sought>, error: Error) -> Error {
         if matches!(error, Error::ManifestUnknown | Error::BlobUnknown) {
             self.absent.insert((repository.clone(), reference.into().0), Instant::now());
         }
@@ -228,21 +230,21 @@ impl Drop for Counted {
 }
 
 /// A thing that was asked for, and the error that says that it is absent.
-struct Wanted(Reference, Error);
+struct Sought(Reference, Error);
 
-impl From<&Digest> for Wanted {
+impl From<&Digest> for Sought {
     fn from(digest: &Digest) -> Self {
         Self(Reference::Digest(*digest), Error::BlobUnknown)
     }
 }
 
-impl From<&Reference> for Wanted {
+impl From<&Reference> for Sought {
     fn from(reference: &Reference) -> Self {
         Self(reference.clone(), Error::ManifestUnknown)
     }
 }
 
-impl From<&Tag> for Wanted {
+impl From<&Tag> for Sought {
     fn from(tag: &Tag) -> Self {
         Self(Reference::Tag(tag.clone()), Error::ManifestUnknown)
     }

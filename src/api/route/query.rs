@@ -125,6 +125,12 @@ impl Query {
         self.tags.iter().map(|tag| tag.parse().map_err(|_| Problem::Tag)).collect()
     }
 
+    /// The digest after which a page of referrers begins.
+    pub(super) fn after_digest(&self) -> Result<Option<Digest>, Problem> {
+        let last = self.last.as_deref().filter(|last| !last.is_empty());
+        last.map(str::parse).transpose().map_err(|_| Problem::Query("last"))
+    }
+
     /// The page of tags that is asked for. A count beyond every number is a large count.
     pub(super) fn page(&self) -> Result<Page, Problem> {
         let count = match self.n.as_deref() {

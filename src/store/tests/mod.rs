@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod hosted;
 mod rebuild;
 
 use std::sync::Arc;
