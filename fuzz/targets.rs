@@ -18,6 +18,7 @@ use larder::oci::RepositoryKey;
 use larder::oci::RepositoryName;
 use larder::oci::Tag;
 use larder::pattern::Glob;
+use larder::pattern::Template;
 use larder::repository::names::Names;
 use larder::repository::names::OwnNames;
 use larder::repository::names::Spelling;
@@ -118,6 +119,16 @@ pub(crate) fn glob(data: &[u8]) {
     if glob.is_everything() {
         assert!(matches);
     }
+}
+
+/// Templates: the first line is the template, the rest a name.
+pub(crate) fn template(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (text, name) = text.split_once('\n').unwrap_or((text, ""));
+    let Some(template) = round_trip::<Template>(text) else { return };
+    let Some(found) = template.split(name) else { return };
+    assert_eq!(found.len(), template.names().count(), "{template} reads each variable once");
+    assert_eq!(template.render(&found).as_deref(), Some(name), "{template} writes what it read");
 }
 
 /// Request lines: three lines of method, path and query.

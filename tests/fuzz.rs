@@ -57,6 +57,11 @@ fn routes() {
 }
 
 #[test]
+fn templates() {
+    replay("template", targets::template);
+}
+
+#[test]
 fn every_target_is_wrapped_and_replayed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let package = fs::read_to_string(root.join("fuzz/Cargo.toml")).unwrap();
