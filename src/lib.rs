@@ -43,6 +43,8 @@ pub mod tasks;
 pub mod telemetry;
 #[cfg(feature = "server")]
 pub mod upstream;
+#[cfg(feature = "server")]
+pub mod views;
 
 /// Without the server only what is pure is there: what the fuzz targets need, built in seconds.
 #[cfg(not(feature = "server"))]

@@ -93,6 +93,30 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
             "larder.yaml:1:69: upstreams.docker.io.credential.password_file: cannot read /nonexistent/secret: No such file or directory (os error 2)",
         ),
         ("warm: { sets: [] }\n", "larder.yaml:1:1: warm: `warm` is not supported by this version yet; remove it"),
+        (
+            "build_caches: [{ match: \"cache/**\", fallback: [main], max_size_each: 1GiB }]\n",
+            "larder.yaml:1:55: build_caches[0].max_size_each: `max_size_each` is not supported by this version yet; remove it",
+        ),
+        (
+            "build_caches:\n- { match: \"cache/**\", fallback: [\"{brnch|slug}\"] }\n",
+            "larder.yaml:2:35: build_caches[0].fallback[0]: nothing says what `{brnch}` is; did you mean `branch`?",
+        ),
+        (
+            "build_caches:\n- { match: \"cache/**\", tag: \"{branch|slag}\", fallback: [main] }\n",
+            "larder.yaml:2:29: build_caches[0].tag: there is no filter `slag`; there are slug and ref_slug",
+        ),
+        (
+            "build_caches:\n- { match: \"cache/**\", fallback: [\"a/b\"] }\n",
+            "larder.yaml:2:35: build_caches[0].fallback[0]: `a/b` makes no tag: a tag has letters, digits, `_`, `.` and `-`",
+        ),
+        (
+            "build_caches:\n- { match: \"ghcr.io/acme/**\", fallback: [main] }\n",
+            "larder.yaml:2:12: build_caches[0].match: `ghcr.io` is a host: build caches live here, under names of `hosted`, without a host",
+        ),
+        (
+            "build_caches:\n- { match: \"cache/**\", falback: [main] }\n",
+            "larder.yaml:2:3: build_caches[0]: `fallback` is missing\nlarder.yaml:2:24: build_caches[0].falback: unknown key `falback`; did you mean `fallback`?",
+        ),
         ("plain_http: yes\n", "larder.yaml:1:13: plain_http: `yes` is neither true nor false"),
         ("store: 5\n", "larder.yaml:1:8: store: expected a mapping of keys to values"),
         ("drain: [1s]\n", "larder.yaml:1:8: drain: expected one value, found a list"),
@@ -327,6 +351,17 @@ fn freshness_is_decided_by_the_first_rule_and_completed_by_the_upstream() {
     );
     assert_eq!(windows("docker.io/library/alpine:3", false).fresh_for, Duration::from_mins(1));
     assert_eq!(windows("ghcr.io/acme/app:main", true).fresh_for, Duration::ZERO);
+}
+
+#[test]
+fn build_caches_name_what_stands_in() {
+    let config = load("build_caches: [{ match: \"cache/**\", fallback: [\"{base|slug}\", main] }]\n");
+    let entry = &config.build_caches[0];
+    assert_eq!((entry.tag.as_str(), entry.fallback.len()), ("{branch|slug}", 2));
+    assert_eq!(entry.unknown().collect::<Vec<_>>(), ["base"]);
+    let remarks =
+        load_with("build_caches: [{ match: a, fallback: [\"{branch|slug}\"] }]\n", &|_| None).unwrap().remarks;
+    assert!(remarks[0].message.contains("never stands in for itself"), "{remarks:?}");
 }
 
 #[tokio::test]

@@ -171,13 +171,7 @@ impl Access {
         repository: &RepositoryKey,
         target: &Target,
     ) -> Result<Grant, Refusal> {
-        let rules = self.rules.load_full();
-        let request = Request { rules: &rules, caller, action, repository, target };
-        let decided = match self.decide_at_once(&request) {
-            Some(principal) => Ok(principal),
-            // Boxed, so that what needs no question is not as large in memory as what needs one.
-            None => Box::pin(self.decide(&request)).await,
-        };
+        let decided = self.consider(caller, action, repository, target).await;
         if let Err(refusal) = &decided {
             self.metrics.denied(refusal.reason());
             let anonymous_pull =
@@ -186,7 +180,30 @@ impl Access {
                 self.refusals.note();
             }
         }
-        decided.map(|principal| Grant::new(repository.clone(), principal, action))
+        decided
+    }
+
+    /// The same decision for what the caller did not name itself, such as the tag that stands in for one that is missing: a
+    /// refusal turns nobody away, so it is neither counted nor told of.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Access::authorize`].
+    pub async fn consider(
+        &self,
+        caller: &Caller,
+        action: Action,
+        repository: &RepositoryKey,
+        target: &Target,
+    ) -> Result<Grant, Refusal> {
+        let rules = self.rules.load_full();
+        let request = Request { rules: &rules, caller, action, repository, target };
+        let principal = match self.decide_at_once(&request) {
+            Some(principal) => principal,
+            // Boxed, so that what needs no question is not as large in memory as what needs one.
+            None => Box::pin(self.decide(&request)).await?,
+        };
+        Ok(Grant::new(repository.clone(), principal, action))
     }
 
     /// The usual case, without a wait: what anybody may pull, from an upstream that needs not be asked.

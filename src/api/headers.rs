@@ -12,6 +12,7 @@ use http::header;
 use crate::cache::CacheStatus;
 use crate::oci::ByteRange;
 use crate::oci::Digest;
+use crate::oci::MediaType;
 use crate::oci::Tag;
 use crate::oci::range::Extent;
 
@@ -23,6 +24,7 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 pub(super) const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 pub(super) const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
+pub(super) const SERVED_TAG: HeaderName = HeaderName::from_static("larder-served-tag");
 pub(super) const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
 /// Sets a header whose value comes from checked things; one that can't be written is left out.
@@ -137,6 +139,18 @@ fn jittered(wait: Duration, chance: f64) -> u64 {
     whole.saturating_add(more)
 }
 
+/// How many values of `Accept` are looked at.
+const ACCEPT_MAX: usize = 32;
+
+/// Whether the client takes manifests of several types. Those that resolve a tag do; a HEAD before a push names the one
+/// that is pushed [containerd, and BuildKit with it]. `*/*`, which both add, names none.
+pub(super) fn accepts_several(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut types = values.flat_map(|value| value.split(',')).take(ACCEPT_MAX).map(MediaType::new);
+    let Some(first) = types.find(MediaType::is_manifest) else { return false };
+    types.any(|other| other.is_manifest() && other != first)
+}
+
 /// Whether the client has these bytes already (RFC 9110 §13.1.2; weak comparison).
 pub(super) fn is_known(headers: &HeaderMap, digest: &Digest) -> bool {
     let values = headers.get_all(header::IF_NONE_MATCH);
@@ -191,6 +205,28 @@ mod tests {
             assert_eq!(is_known(&with(header::IF_NONE_MATCH, &value), &digest), known, "{value}");
         }
         assert!(!is_known(&HeaderMap::new(), &digest));
+    }
+
+    #[test]
+    fn who_resolves_takes_several_types_and_who_pushes_names_one() {
+        let (manifest, index, docker) = (MediaType::OCI_MANIFEST, MediaType::OCI_INDEX, MediaType::DOCKER_MANIFEST);
+        for (accept, several) in [
+            (vec![format!("{docker}, {index}, {manifest}, */*")], true),
+            (vec![manifest.to_owned(), index.to_owned()], true),
+            (vec![format!("{manifest};q=0.5,{}", index.to_uppercase())], true),
+            (vec![format!("{manifest}, */*")], false),
+            (vec![manifest.to_owned(), "*/*".to_owned()], false),
+            (vec![format!("{manifest}, {manifest};q=1")], false),
+            (vec!["*/*".to_owned()], false),
+            (vec!["application/json, text/html".to_owned()], false),
+            (vec![], false),
+        ] {
+            let mut all = HeaderMap::new();
+            for value in &accept {
+                all.append(header::ACCEPT, HeaderValue::from_str(value).unwrap());
+            }
+            assert_eq!(accepts_several(&all), several, "{accept:?}");
+        }
     }
 
     #[test]

@@ -41,6 +41,7 @@ use crate::repository::NameProblem;
 use crate::repository::Repositories;
 use crate::scrub::Scrub;
 use crate::telemetry::Metrics;
+use crate::views::Views;
 
 pub use body::Body;
 
@@ -74,6 +75,7 @@ pub enum Door {
 pub struct Services {
     pub cache: Cache,
     pub push: Push,
+    pub views: Views,
     pub access: Arc<Access>,
     pub repositories: Arc<Repositories>,
     pub report: Report,
@@ -86,6 +88,7 @@ pub struct Services {
 pub struct Api {
     cache: Cache,
     push: Push,
+    views: Views,
     access: Arc<Access>,
     repositories: Arc<Repositories>,
     report: Report,
@@ -120,10 +123,22 @@ type Answer = Result<Response<Body>, Failure>;
 impl Api {
     /// Answers from these.
     pub fn new(services: Services, limits: &config::Limits) -> Self {
-        let Services { cache, push, access, repositories, report, scrub, metrics } = services;
+        let Services { cache, push, views, access, repositories, report, scrub, metrics } = services;
         let running = Arc::new(Semaphore::new(usize::try_from(limits.requests).unwrap_or(Semaphore::MAX_PERMITS)));
         let clients = ArcSwapOption::empty();
-        Self { cache, push, access, repositories, report, scrub, metrics, limits: limits.clone(), clients, running }
+        Self {
+            cache,
+            push,
+            views,
+            access,
+            repositories,
+            report,
+            scrub,
+            metrics,
+            limits: limits.clone(),
+            clients,
+            running,
+        }
     }
 
     /// What clients' configuration is made from, from now on.

@@ -25,6 +25,7 @@ use super::Served;
 use super::error::Error;
 use super::status::CacheStatus;
 use super::status::Source;
+use super::status::View;
 
 /// A manifest as it is served. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -35,6 +36,17 @@ pub struct ManifestBody {
     pub media_type: MediaType,
     /// The exact bytes.
     pub bytes: Bytes,
+}
+
+/// What a client wants of a manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Its bytes.
+    Pull,
+    /// What a tag means, to pull it by its digest: a HEAD that takes manifests of several types.
+    Resolve,
+    /// Whether it is there already, before it is pushed: a HEAD that takes one type, or names none. It is no use of it.
+    Look,
 }
 
 /// A manifest that came from the upstream and is what it should be.
@@ -54,30 +66,60 @@ impl Fetched {
 }
 
 impl Cache {
-    /// A manifest of the granted repository. `served` tells whether its bytes go out: then the blobs that an image
-    /// manifest names are fetched ahead of the requests for them.
+    /// A manifest of the granted repository. Where its bytes go out, the blobs that an image manifest names are fetched
+    /// ahead of the requests for them.
     pub async fn manifest(
         &self,
         grant: &Grant,
         reference: &Reference,
-        served: bool,
+        purpose: Purpose,
     ) -> Result<Served<ManifestBody>, Error> {
         let repository = grant.repository();
-        let answer = match reference {
-            Reference::Digest(digest) => self.manifest_by_digest(repository, digest).await?,
+        match reference {
+            Reference::Digest(digest) => {
+                let answer = self.manifest_by_digest(repository, digest).await?;
+                self.account(repository, None, &answer, purpose);
+                Ok(answer)
+            }
             Reference::Tag(tag) => {
                 let answer = self.manifest_by_tag(repository, tag).await?;
-                self.store.used_tag(repository, tag, self.clock.now());
-                answer
+                self.account(repository, Some(tag), &answer, purpose);
+                Ok(answer)
             }
-        };
-        if served {
+        }
+    }
+
+    /// The manifest that `view` says a tag of the granted repository means, whatever the tag's own record says. It is a use
+    /// of the tag.
+    pub async fn manifest_seen(
+        &self,
+        grant: &Grant,
+        (tag, digest): (&Tag, &Digest),
+        view: View,
+        purpose: Purpose,
+    ) -> Result<Served<ManifestBody>, Error> {
+        let repository = grant.repository();
+        let answer = self.manifest_by_digest(repository, digest).await?;
+        self.account(repository, Some(tag), &answer, purpose);
+        Ok(Served { status: answer.status.seen_through(view), ..answer })
+    }
+
+    /// Notes the use that an answer is, and looks after what will be asked for next.
+    fn account(&self, repository: &RepositoryKey, tag: Option<&Tag>, answer: &Served<ManifestBody>, purpose: Purpose) {
+        if purpose == Purpose::Look {
+            return;
+        }
+        let now = self.clock.now();
+        self.store.used(repository, &answer.content.digest, now);
+        if let Some(tag) = tag {
+            self.store.used_tag(repository, tag, now);
+        }
+        if purpose == Purpose::Pull {
             if answer.status.is_hit() {
                 self.metrics.saved_pull();
             }
             self.look_after(repository, &answer.content);
         }
-        Ok(answer)
     }
 
     pub(super) async fn manifest_by_digest(
@@ -127,13 +169,7 @@ impl Cache {
         digest: &Digest,
     ) -> Result<Option<ManifestBody>, Error> {
         let held = self.held(repository, digest).await?;
-        let Some(body) =
-            held.as_deref().and_then(Self::manifest_of).or_else(|| self.recent.get(&(repository.clone(), *digest)))
-        else {
-            return Ok(None);
-        };
-        self.store.used(repository, digest, self.clock.now());
-        Ok(Some(body))
+        Ok(held.as_deref().and_then(Self::manifest_of).or_else(|| self.recent.get(&(repository.clone(), *digest))))
     }
 
     fn manifest_of(held: &Held) -> Option<ManifestBody> {

@@ -51,8 +51,10 @@ pub use listing::Listed;
 pub use listing::Referrers;
 pub use listing::Wanted;
 pub use manifest::ManifestBody;
+pub use manifest::Purpose;
 pub use status::CacheStatus;
 pub use status::Source;
+pub use status::View;
 pub use tag::Refreshed;
 
 use fills::Fills;

@@ -26,6 +26,15 @@ pub enum Source {
     PassThrough,
 }
 
+/// Who decided which manifest a tag means, where that was not the tag's own record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// The run that asks: it saw this one before.
+    Run,
+    /// The tag is missing, and the build cache of another is served.
+    Fallback,
+}
+
 /// The whole of `Cache-Status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheStatus {
@@ -35,6 +44,8 @@ pub struct CacheStatus {
     pub collapsed: bool,
     /// Whether the slice went out before the blob was verified.
     pub unverified: bool,
+    /// The view that it was seen through.
+    pub view: Option<View>,
     /// How long ago it was validated, for `Age`.
     pub age: Duration,
 }
@@ -42,7 +53,7 @@ pub struct CacheStatus {
 impl CacheStatus {
     /// An answer that came so, now.
     pub fn new(source: Source) -> Self {
-        Self { source, collapsed: false, unverified: false, age: Duration::ZERO }
+        Self { source, collapsed: false, unverified: false, view: None, age: Duration::ZERO }
     }
 
     /// The same, with its age.
@@ -55,6 +66,12 @@ impl CacheStatus {
     #[must_use]
     pub fn collapsed(self, collapsed: bool) -> Self {
         Self { collapsed, ..self }
+    }
+
+    /// The same, seen through a view.
+    #[must_use]
+    pub fn seen_through(self, view: View) -> Self {
+        Self { view: Some(view), ..self }
     }
 
     /// Whether the answer may be out of date, so that a `Warning` belongs to it.
@@ -88,6 +105,11 @@ impl fmt::Display for CacheStatus {
         if self.unverified {
             f.write_str("; detail=unverified")?;
         }
+        match self.view {
+            None => {}
+            Some(View::Run) => f.write_str("; detail=run")?,
+            Some(View::Fallback) => f.write_str("; detail=fallback")?,
+        }
         Ok(())
     }
 }
@@ -95,7 +117,7 @@ impl fmt::Display for CacheStatus {
 impl CacheStatus {
     /// All of it in writing, where nothing has to be put together for it.
     pub fn as_static(&self) -> Option<&'static str> {
-        (!self.collapsed && !self.unverified).then(|| self.words())
+        (!self.collapsed && !self.unverified && self.view.is_none()).then(|| self.words())
     }
 
     fn words(&self) -> &'static str {
@@ -123,6 +145,12 @@ mod tests {
         assert_eq!(CacheStatus::new(Source::Miss).collapsed(true).to_string(), "larder; fwd=miss; stored; collapsed");
         let slice = CacheStatus { unverified: true, ..CacheStatus::new(Source::Miss) };
         assert_eq!(slice.to_string(), "larder; fwd=miss; stored; detail=unverified");
+        let seen = |view| CacheStatus::new(Source::Hit).seen_through(view);
+        assert_eq!(seen(View::Run).to_string(), "larder; hit; detail=run");
+        assert_eq!(
+            (seen(View::Fallback).as_static(), &*seen(View::Fallback).to_string()),
+            (None, "larder; hit; detail=fallback")
+        );
         assert!(CacheStatus::new(Source::StaleUnasked).is_stale());
     }
 }

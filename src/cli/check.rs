@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::config;
+use crate::config::BuildCache;
 use crate::config::Config;
 use crate::config::Loaded;
 use crate::config::access::Who;
@@ -15,6 +16,7 @@ use crate::config::upstream::Credential;
 use crate::config::upstream::Upstream;
 use crate::config::upstream::Visibility;
 use crate::pattern::Glob;
+use crate::pattern::Template;
 
 use super::Console;
 use super::Error;
@@ -77,6 +79,7 @@ fn sentences(loaded: &Loaded) -> Vec<String> {
     said.extend(upstreams(config));
     said.extend(freshness(config));
     said.push(hosted(config));
+    said.extend(config.build_caches.iter().map(build_cache));
     said.push(store(config));
     said
 }
@@ -202,6 +205,25 @@ fn hosted(config: &Config) -> String {
     format!("Names that live here and never come from an upstream: {}.", patterns.join(", "))
 }
 
+fn build_cache(entry: &BuildCache) -> String {
+    let pattern = entry.pattern.as_str();
+    let fallback: Vec<&str> = entry.fallback.iter().map(Template::as_str).collect();
+    if fallback.is_empty() {
+        return format!("Build caches in {pattern}: nothing stands in for a tag that is missing.");
+    }
+    let mut unknown: Vec<String> = entry.unknown().map(|name| format!("{{{name}}}")).collect();
+    unknown.dedup();
+    let skipped = match unknown.as_slice() {
+        [] => String::new(),
+        names => format!(" What names {} is skipped: nothing knows it yet.", names.join(" or ")),
+    };
+    format!(
+        "Build caches in {pattern}: where a tag of the form {} is missing, the first of {} that is here stands in.{skipped}",
+        entry.tag,
+        fallback.join(", then "),
+    )
+}
+
 fn store(config: &Config) -> String {
     let store = &config.store;
     let durability = match store.durability {
@@ -280,5 +302,22 @@ A tag is fresh for 1m, then served for 10m while its upstream is asked, and for 
 Names that live here and never come from an upstream: cache/**.
 What came from upstreams takes at most 50GiB in ./larder-data; eviction begins at 95% of it and ends at 85%; 256MiB of the disk stay free. What is acknowledged survives a power cut.";
         assert_eq!(said, wanted);
+    }
+
+    #[test]
+    fn a_fallback_says_what_stands_in_and_what_is_skipped() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("larder.yaml");
+        let text = "build_caches:\n- { match: \"cache/**\", fallback: [\"{base|slug}\", main] }\n- { match: \"a\", fallback: [] }\n";
+        std::fs::write(&file, text).expect("the file is written");
+        let sources = Sources { file: Some(file), ..Sources::default() };
+        let said = sentences(&config::load(&sources, &|_| None).expect("it loads"));
+        for wanted in [
+            "Build caches in cache/**: where a tag of the form {branch|slug} is missing, the first of {base|slug}, then main \
+             that is here stands in. What names {base} is skipped: nothing knows it yet.",
+            "Build caches in a: nothing stands in for a tag that is missing.",
+        ] {
+            assert!(said.iter().any(|sentence| sentence == wanted), "{said:#?}");
+        }
     }
 }

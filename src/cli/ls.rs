@@ -75,7 +75,7 @@ fn print_repositories(answer: &Value, console: &Console) {
 }
 
 fn print_tags(answer: &Value, console: &Console) {
-    let rows: Vec<[String; 6]> = list(answer, "tags")
+    let rows: Vec<[String; 7]> = list(answer, "tags")
         .map(|tag| {
             let fresh = match tag.get("fresh").and_then(Value::as_bool) {
                 Some(true) => "fresh",
@@ -83,14 +83,16 @@ fn print_tags(answer: &Value, console: &Console) {
                 None => "",
             };
             let digest: String = text(tag, "digest").chars().take(19).collect();
-            [text(tag, "tag"), digest, size(tag, "size"), text(tag, "origin"), fresh.to_owned(), text(tag, "used_at")]
+            let class = text(tag, "class");
+            let (size, origin) = (size(tag, "size"), text(tag, "origin"));
+            [text(tag, "tag"), digest, class, size, origin, fresh.to_owned(), text(tag, "used_at")]
         })
         .collect();
     if rows.is_empty() {
         console.note(&format!("no tag of {} is here", text(answer, "repository")));
         return;
     }
-    console.result(&console::columns(["TAG", "DIGEST", "SIZE", "ORIGIN", "STATE", "LAST USE"], &rows));
+    console.result(&console::columns(["TAG", "DIGEST", "CLASS", "SIZE", "ORIGIN", "STATE", "LAST USE"], &rows));
 }
 
 /// The items of a list in an answer; none where it is missing.

@@ -162,7 +162,7 @@ async fn ls_shows_repositories_and_the_tags_of_one() {
                 r#"{"repositories":[{"repository":"docker.io/library/app","origin":"proxied","tags":2,"bytes":2048}]}"#
             }
             "/api/v1/tags?repository=app" => {
-                r#"{"repository":"docker.io/library/app","tags":[{"tag":"1","digest":"sha256:0123456789abcdef","size":1024,"origin":"proxied","used_at":"2026-01-01T00:00:00Z","fresh":true},{"tag":"2"}]}"#
+                r#"{"repository":"docker.io/library/app","tags":[{"tag":"1","digest":"sha256:0123456789abcdef","class":"image","size":1024,"origin":"proxied","used_at":"2026-01-01T00:00:00Z","fresh":true},{"tag":"2"}]}"#
             }
             other => panic!("{other} is not asked for"),
         };
@@ -175,7 +175,10 @@ async fn ls_shows_repositories_and_the_tags_of_one() {
     assert_eq!(said, "REPOSITORY             ORIGIN   TAGS  SIZE\ndocker.io/library/app  proxied  2     2.0 KiB\n");
     let (outcome, said) = ask(&["ls", "app:1", "--admin", &admin]).await;
     assert_eq!(outcome.expect("it ran"), Outcome::Done);
-    assert!(said.contains("1    sha256:0123456789ab  1.0 KiB  proxied  fresh  2026-01-01T00:00:00Z\n"), "{said}");
+    assert!(
+        said.contains("1    sha256:0123456789ab  image  1.0 KiB  proxied  fresh  2026-01-01T00:00:00Z\n"),
+        "{said}"
+    );
     assert_eq!(said.lines().count(), 2, "only the tag that was asked for: {said}");
     let (outcome, _) = ask(&["ls", "app:3", "--admin", &admin]).await;
     assert_eq!(outcome.expect("it ran"), Outcome::Undone, "a tag that is not here");

@@ -20,6 +20,7 @@ mod table;
 pub mod telemetry;
 pub mod upstream;
 mod value;
+pub mod views;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -48,6 +49,7 @@ pub use store::Scrub;
 pub use store::Store;
 pub use telemetry::Telemetry;
 pub use upstream::Upstream;
+pub use views::BuildCache;
 
 use document::Position;
 use reading::Reading;
@@ -79,6 +81,8 @@ pub struct Config {
     pub hosted: Vec<Hosted>,
     /// For how long tags are fresh.
     pub freshness: Freshness,
+    /// Which build caches stand in for missing ones.
+    pub build_caches: Vec<BuildCache>,
     /// How what nothing names is collected.
     pub gc: Gc,
     /// How what is stored is hashed again.
@@ -214,6 +218,7 @@ impl Config {
             upstreams: upstream::read(None),
             hosted: repository::default_hosted(),
             freshness: Freshness::default(),
+            build_caches: Vec::new(),
             gc: Gc::default(),
             scrub: Scrub::default(),
             access: Access { anonymous: vec![Action::Pull, Action::Push, Action::Delete], ..Access::default() },
@@ -229,7 +234,7 @@ impl Config {
 
     fn read(&mut self, root: &Value<'_>, sources: &Sources) {
         let Some(mut table) = root.table() else { return };
-        table.later(&["index", "build_caches", "runs", "forges", "hooks", "warm", "timezone", "retention", "notify"]);
+        table.later(&["index", "runs", "forges", "hooks", "warm", "timezone", "retention", "notify"]);
         let listen = table.get("listen");
         let listen_place = place(listen.as_ref(), root, sources);
         if sources.listen.is_empty() {
@@ -248,6 +253,7 @@ impl Config {
         self.read_upstreams(&mut table);
         table.set("hosted", &mut self.hosted, repository::hosted);
         table.set("freshness", &mut self.freshness, repository::freshness);
+        table.set("build_caches", &mut self.build_caches, views::build_caches);
         table.within("gc", |table| self.gc.read(table));
         table.within("scrub", |table| self.scrub.read(table));
         self.read_access(&mut table);

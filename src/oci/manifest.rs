@@ -44,6 +44,49 @@ impl Links {
     }
 }
 
+/// What a manifest is, in the words of the image specification and of BuildKit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// An image manifest: a configuration and layers of an image.
+    Image,
+    /// An image index, or Docker's list of manifests.
+    Index,
+    /// A cache that BuildKit exported: an image manifest with the cache's configuration, or, as older versions write it,
+    /// an index whose entries are the cache's blobs and that configuration.
+    BuildCache,
+    /// An artifact: an image manifest that says what else it is (image-spec, "Guidelines for Artifact Usage").
+    Artifact,
+    /// A manifest of a type that is not known here.
+    Unknown,
+}
+
+impl Class {
+    /// The word for it in lists and documents.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Index => "index",
+            Self::BuildCache => "buildcache",
+            Self::Artifact => "artifact",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The class of a manifest of this type that has this [`Links::artifact_type`]. None for an index: its entries decide.
+    pub fn of_single(media_type: &MediaType, artifact_type: Option<&str>) -> Option<Self> {
+        if media_type.is_index() {
+            return None;
+        }
+        Some(match artifact_type {
+            Some(MediaType::BUILDKIT_CACHE) => Self::BuildCache,
+            _ if media_type.as_str() == MediaType::OCI_ARTIFACT => Self::Artifact,
+            _ if !media_type.is_image() => Self::Unknown,
+            None | Some(MediaType::OCI_CONFIG | MediaType::DOCKER_CONFIG) => Self::Image,
+            Some(_) => Self::Artifact,
+        })
+    }
+}
+
 /// Why bytes are not a manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
@@ -141,6 +184,17 @@ impl Manifest {
         }
     }
 
+    /// What it is.
+    pub fn class(&self) -> Class {
+        let single = Class::of_single(&self.media_type, self.links.artifact_type.as_deref());
+        single.unwrap_or_else(|| {
+            let entries = &self.links.manifests;
+            let configured = entries.iter().any(|entry| entry.media_type.as_str() == MediaType::BUILDKIT_CACHE);
+            let has_manifests = entries.iter().any(|entry| entry.media_type.is_manifest());
+            if configured && !has_manifests { Class::BuildCache } else { Class::Index }
+        })
+    }
+
     /// The digest of the bytes by SHA-256.
     pub fn digest(&self) -> Digest {
         Digest::of(&self.bytes)
@@ -197,6 +251,43 @@ mod tests {
             ("{}", "application/xhtml+xml"),
         ] {
             assert!(parse(text, content_type).is_err(), "{text} as {content_type}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_says_what_it_is() {
+        let entry =
+            |kind: &str| format!(r#"{{"mediaType":"{kind}","size":1,"digest":"{}"}}"#, Digest::of(kind.as_bytes()));
+        let image = |config: &str, more: &str| format!(r#"{{{more}"config":{},"layers":[]}}"#, entry(config));
+        let index = |entries: &[&str]| {
+            let entries: Vec<String> = entries.iter().map(|kind| entry(kind)).collect();
+            format!(r#"{{"manifests":[{}]}}"#, entries.join(","))
+        };
+        let (layer, cache) = ("application/vnd.oci.image.layer.v1.tar+gzip", MediaType::BUILDKIT_CACHE);
+        for (text, media_type, class) in [
+            (image(MediaType::OCI_CONFIG, ""), MediaType::OCI_MANIFEST, Class::Image),
+            (image(MediaType::DOCKER_CONFIG, ""), MediaType::DOCKER_MANIFEST, Class::Image),
+            (image(cache, ""), MediaType::OCI_MANIFEST, Class::BuildCache),
+            (image(cache, ""), MediaType::DOCKER_MANIFEST, Class::BuildCache),
+            (image("application/vnd.cncf.helm.config.v1+json", ""), MediaType::OCI_MANIFEST, Class::Artifact),
+            (
+                image("application/vnd.oci.empty.v1+json", r#""artifactType":"a/b","#),
+                MediaType::OCI_MANIFEST,
+                Class::Artifact,
+            ),
+            (image(MediaType::OCI_CONFIG, r#""artifactType":"a/b","#), MediaType::OCI_MANIFEST, Class::Artifact),
+            (image(MediaType::OCI_CONFIG, r#""artifactType":"","#), MediaType::OCI_MANIFEST, Class::Image),
+            (r#"{"blobs":[]}"#.to_owned(), MediaType::OCI_ARTIFACT, Class::Artifact),
+            (index(&[MediaType::OCI_MANIFEST]), MediaType::OCI_INDEX, Class::Index),
+            (index(&[]), MediaType::DOCKER_LIST, Class::Index),
+            (index(&[layer, layer, cache]), MediaType::OCI_INDEX, Class::BuildCache),
+            (index(&[layer, cache]), MediaType::DOCKER_LIST, Class::BuildCache),
+            (index(&[layer]), MediaType::OCI_INDEX, Class::Index),
+            // A list of images that mentions a cache is a list of images.
+            (index(&[MediaType::OCI_MANIFEST, cache]), MediaType::OCI_INDEX, Class::Index),
+            ("{}".to_owned(), "application/vnd.acme.thing.v1+json", Class::Unknown),
+        ] {
+            assert_eq!(parse(&text, media_type).unwrap().class(), class, "{text} as {media_type}");
         }
     }
 

@@ -22,6 +22,10 @@ impl MediaType {
     pub const DOCKER_LIST: &'static str = "application/vnd.docker.distribution.manifest.list.v2+json";
     /// The manifest of ORAS artifacts, which some registries still hold.
     pub const OCI_ARTIFACT: &'static str = "application/vnd.oci.artifact.manifest.v1+json";
+    /// The configuration of an OCI image.
+    pub const OCI_CONFIG: &'static str = "application/vnd.oci.image.config.v1+json";
+    /// The configuration of one of Docker's.
+    pub const DOCKER_CONFIG: &'static str = "application/vnd.docker.container.image.v1+json";
     /// The configuration that marks a BuildKit cache.
     pub const BUILDKIT_CACHE: &'static str = "application/vnd.buildkit.cacheconfig.v0";
 

@@ -17,6 +17,7 @@ pub use digest::Algorithm;
 pub use digest::Digest;
 pub use digest::Hasher;
 pub use error::ErrorCode;
+pub use manifest::Class;
 pub use manifest::Manifest;
 pub use media_type::MediaType;
 pub use name::RegistryName;

@@ -1,5 +1,7 @@
 //! Why a pull hits or misses, in sentences.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use crate::access::Action;
@@ -9,6 +11,8 @@ use crate::access::Target;
 use crate::cache::freshness;
 use crate::cache::freshness::Verdict;
 use crate::config::duration;
+use crate::oci::Class;
+use crate::oci::Manifest;
 use crate::oci::Reference;
 use crate::oci::RepositoryKey;
 use crate::oci::Tag;
@@ -29,6 +33,8 @@ pub struct Explanation {
     reference: String,
     repository: String,
     upstream: Option<String>,
+    /// What its manifest is; none where that is not here.
+    class: Option<&'static str>,
     sentences: Vec<String>,
 }
 
@@ -44,24 +50,26 @@ impl Report {
         let mut sentences = Vec::new();
         let upstream = self.origin(repository, &mut sentences);
         self.permission(repository, &reference, &mut sentences);
-        match &reference {
+        let held = match &reference {
             Reference::Tag(tag) => self.tag(repository, tag, &mut sentences).await?,
             Reference::Digest(digest) => {
                 let held = self.store.held(repository, digest).await?;
-                sentences.push(match held {
-                    Some(held) => format!("{digest} is here{}; a digest never changes, so it is a hit", of(&held)),
+                sentences.push(match &held {
+                    Some(held) => format!("{digest} is here{}; a digest never changes, so it is a hit", of(held)),
                     None if upstream.is_some() => {
                         format!("{digest} is not here: a pull fetches it from the upstream, once for all who wait")
                     }
                     None => format!("{digest} is not here"),
                 });
+                held
             }
-        }
+        };
         let separator = if reference.digest().is_some() { '@' } else { ':' };
         Ok(Explanation {
             reference: format!("{repository}{separator}{reference}"),
             repository: repository.to_string(),
             upstream,
+            class: held.as_deref().and_then(class_of).map(Class::word),
             sentences,
         })
     }
@@ -109,24 +117,25 @@ impl Report {
         });
     }
 
+    /// What is known of a tag; the manifest that it means, where that is here.
     async fn tag(
         &self,
         repository: &RepositoryKey,
         tag: &Tag,
         sentences: &mut Vec<String>,
-    ) -> Result<(), store::Error> {
+    ) -> Result<Option<Arc<Held>>, store::Error> {
         let Some(state) = self.store.tag(repository, tag).await? else {
             sentences.push(if repository.is_hosted() {
                 format!("the tag {tag} is not here: a pull is 404")
             } else {
                 format!("the tag {tag} is not here: a pull asks the upstream")
             });
-            return Ok(());
+            return Ok(None);
         };
         let record = &state.record;
         if let Some(gone) = record.gone {
             sentences.push(format!("the upstream said at {gone} that the tag {tag} is gone: a pull asks it again"));
-            return Ok(());
+            return Ok(None);
         }
         let (now, validated) = (self.clock.now(), state.validated_at());
         let windows = self.repositories.freshness(repository, tag);
@@ -153,19 +162,32 @@ impl Report {
                 )
             }
         });
-        sentences.push(match self.store.held(repository, &digest).await? {
-            Some(held) => format!("its manifest is here{}", of(&held)),
+        let held = self.store.held(repository, &digest).await?;
+        sentences.push(match &held {
+            Some(held) => format!("its manifest is here{}", of(held)),
             None => "its manifest is not here: a pull fetches it from the upstream".to_owned(),
         });
-        Ok(())
+        Ok(held)
     }
 }
 
 /// What is held, in brackets.
 fn of(held: &Held) -> String {
-    let kind = match &held.link.kind {
-        Kind::Blob => "a blob",
-        Kind::Manifest { .. } => "a manifest",
+    let kind = match class_of(held) {
+        None => "a blob",
+        Some(Class::Image) => "an image manifest",
+        Some(Class::Index) => "an image index",
+        Some(Class::BuildCache) => "a build cache: its manifest",
+        Some(Class::Artifact) => "an artifact: its manifest",
+        Some(Class::Unknown) => "a manifest",
     };
     format!(" ({kind} of {} bytes)", held.link.size)
+}
+
+/// What a manifest that is held is; none for a blob.
+pub(super) fn class_of(held: &Held) -> Option<Class> {
+    let Kind::Manifest { media_type, artifact_type, .. } = &held.link.kind else { return None };
+    // Only an index has to be read for it.
+    let single = Class::of_single(media_type, artifact_type.as_deref());
+    single.or_else(|| Some(Manifest::parse(held.manifest()?.clone(), media_type.as_str()).ok()?.class()))
 }

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::cache::freshness;
 use crate::cache::freshness::Verdict;
+use crate::oci::Class;
 use crate::oci::RepositoryKey;
 use crate::store;
 use crate::store::Origin;
@@ -33,6 +34,8 @@ pub struct HeldTag {
     tag: String,
     digest: String,
     media_type: String,
+    /// What its manifest is; none where that is not here.
+    class: Option<&'static str>,
     size: u64,
     origin: &'static str,
     validated_at: String,
@@ -95,7 +98,9 @@ impl Report {
         let mut after = None;
         loop {
             let page = self.store.tags(repository, after.as_ref(), PAGE).await?;
-            all.extend(page.rows.iter().map(|row| self.held_tag(repository, row)));
+            for row in &page.rows {
+                all.push(self.held_tag(repository, row).await?);
+            }
             after = page.rows.last().map(|row| row.record.tag.clone());
             if !page.more || after.is_none() || all.len() >= ROWS_MAX {
                 return Ok(all);
@@ -103,20 +108,22 @@ impl Report {
         }
     }
 
-    fn held_tag(&self, repository: &RepositoryKey, row: &Tagged) -> HeldTag {
+    async fn held_tag(&self, repository: &RepositoryKey, row: &Tagged) -> Result<HeldTag, store::Error> {
         let record = &row.record;
         let windows = self.repositories.freshness(repository, &record.tag);
         let verdict = freshness::judge(row.validated_at, self.clock.now(), &windows);
-        HeldTag {
+        let held = self.store.held(repository, &record.digest).await?;
+        Ok(HeldTag {
             tag: record.tag.to_string(),
             digest: record.digest.to_string(),
             media_type: record.media_type.as_str().to_owned(),
+            class: held.as_deref().and_then(super::explain::class_of).map(Class::word),
             size: record.size,
             origin: word(record.origin),
             validated_at: row.validated_at.to_string(),
             used_at: row.used.map(|at| at.to_string()),
             fresh: matches!(verdict, Verdict::Fresh | Verdict::FreshNearlyOver),
-        }
+        })
     }
 }
 

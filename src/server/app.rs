@@ -35,6 +35,8 @@ use crate::telemetry::Metrics;
 use crate::telemetry::logging::Logging;
 use crate::upstream::Deps;
 use crate::upstream::Remote;
+use crate::views::Fallbacks;
+use crate::views::Views;
 
 use super::Certificates;
 use super::ListenError;
@@ -79,6 +81,7 @@ pub struct App {
     repositories: Arc<Repositories>,
     access: Arc<Access>,
     cache: Cache,
+    views: Views,
     scrub: Scrub,
     api: Arc<Api>,
     tasks: Tasks,
@@ -124,9 +127,11 @@ pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging
         clock,
         facts,
     );
+    let views = Views { fallbacks: Fallbacks::new(store.clone(), now.build_caches.clone()) };
     let services = Services {
         cache: cache.clone(),
         push: Push::new(store.clone(), Arc::clone(&repositories)),
+        views: views.clone(),
         access: Arc::clone(&access),
         repositories: Arc::clone(&repositories),
         report,
@@ -148,6 +153,7 @@ pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging
         repositories,
         access,
         cache,
+        views,
         scrub,
         api,
         tasks,
@@ -191,7 +197,7 @@ impl App {
         if cut > 0 {
             tracing::warn!(connections = cut, "transfers were cut: they took longer than `drain`");
         }
-        drop((self.cache, self.scrub));
+        drop((self.cache, self.views, self.scrub));
         self.tasks.stop().await;
         let closed = self.store.close().await;
         drop(self.store);
@@ -213,7 +219,7 @@ impl App {
         let (mut config, registry) = (self.config.clone(), self.registry.clone());
         let (repositories, access) = (Arc::clone(&self.repositories), Arc::clone(&self.access));
         let (certificates, stopping) = (self.certificates.clone(), self.tasks.stopping());
-        let (logging, api) = (self.logging.clone(), Arc::clone(&self.api));
+        let (logging, api, views) = (self.logging.clone(), Arc::clone(&self.api), self.views.clone());
         async move {
             loop {
                 tokio::select! {
@@ -226,6 +232,7 @@ impl App {
                     continue;
                 }
                 access.reload(&now.access);
+                views.fallbacks.reload(now.build_caches.clone());
                 api.set_clients(client::target(&now, &registry));
                 if let Some(logging) = &logging
                     && let Err(error) = logging.set(&now.telemetry.log)

@@ -9,8 +9,10 @@ use crate::body::Content;
 use crate::body::FileRange;
 use crate::clock::Timestamp;
 
+use super::Result;
 use super::tree::LinkRecord;
 use super::tree::TagRecord;
+use super::truth;
 
 /// A tag as it is known here. It is shared: a validation shows in every copy at once.
 #[derive(Debug)]
@@ -79,6 +81,18 @@ impl Held {
     /// All of the bytes.
     pub fn whole(&self) -> Content {
         self.content(0, u64::MAX)
+    }
+
+    /// All of the bytes in memory: for documents, whose size the caller has looked at.
+    ///
+    /// # Errors
+    ///
+    /// The file can't be read.
+    pub async fn read(&self) -> Result<Bytes> {
+        match &self.bytes {
+            HeldBytes::Memory(bytes) => Ok(bytes.clone()),
+            HeldBytes::File(range) => truth::read(range.clone()).await,
+        }
     }
 
     /// The bytes of a manifest, which are always in memory.

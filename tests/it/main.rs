@@ -9,6 +9,7 @@
 mod access;
 mod admin;
 mod damage;
+mod fallback;
 mod freshness;
 mod full_disk;
 mod hostile;

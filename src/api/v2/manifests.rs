@@ -15,10 +15,12 @@ use crate::api::headers;
 use crate::api::route::Place;
 use crate::api::route::Verb;
 use crate::api::without_body;
+use crate::cache::Purpose;
 use crate::oci::Reference;
 use crate::oci::Tag;
 
 use super::push;
+use super::views;
 
 /// Every method of a manifest. Writes are boxed: each request is as large in memory as the largest of these.
 pub(in crate::api) async fn answer<B: Sent>(
@@ -32,8 +34,11 @@ pub(in crate::api) async fn answer<B: Sent>(
     let (reference, tags) = what;
     asked.account.reference = Some(reference.clone());
     match verb {
-        Verb::Get => read(api, asked, place, reference, true).await,
-        Verb::Head => read(api, asked, place, reference, false).await,
+        Verb::Get => read(api, asked, place, reference, Purpose::Pull).await,
+        Verb::Head if headers::accepts_several(&asked.head.headers) => {
+            read(api, asked, place, reference, Purpose::Resolve).await
+        }
+        Verb::Head => read(api, asked, place, reference, Purpose::Look).await,
         Verb::Put | Verb::Post | Verb::Patch => {
             Box::pin(push::manifest(api, asked, place, reference, tags, body)).await
         }
@@ -41,13 +46,13 @@ pub(in crate::api) async fn answer<B: Sent>(
     }
 }
 
-/// GET, HEAD and 304; `Accept` is not looked at: the bytes are what the digest names.
-async fn read(api: &Api, asked: &mut Asked<'_>, place: &Place, reference: &Reference, served: bool) -> Answer {
+/// GET, HEAD and 304; no bytes are chosen by `Accept`: they are what the digest names.
+async fn read(api: &Api, asked: &mut Asked<'_>, place: &Place, reference: &Reference, purpose: Purpose) -> Answer {
     let target = Target::Manifest(reference.clone());
     let key = api.find(asked, place).await?;
     let grant = api.access.authorize(&asked.caller(Some(place)), Action::Pull, &key, &target).await?;
     asked.account.principal = Some(grant.principal().clone());
-    let found = api.cache.manifest(&grant, reference, served).await?;
+    let (found, served_tag) = views::manifest(api, asked, place, &grant, reference, purpose).await?;
     asked.account.cache = found.status.label();
     let manifest = found.content;
     let mut response = if headers::is_known(&asked.head.headers, &manifest.digest) {
@@ -65,5 +70,8 @@ async fn read(api: &Api, asked: &mut Asked<'_>, place: &Place, reference: &Refer
     };
     headers::set_digest(response.headers_mut(), &manifest.digest);
     headers::set_status(response.headers_mut(), &found.status);
+    if let Some(tag) = served_tag {
+        headers::set(response.headers_mut(), headers::SERVED_TAG, tag.as_str());
+    }
     Ok(response)
 }

@@ -7,3 +7,4 @@ pub(super) mod referrers;
 pub(super) mod tags;
 pub(super) mod uploads;
 pub(super) mod version;
+mod views;

@@ -80,6 +80,50 @@ pub fn index(children: &[Image]) -> Image {
     }
 }
 
+/// The document of a manifest with these blobs, the first of them its configuration.
+fn described(config_type: &str, blobs: Vec<Vec<u8>>) -> Image {
+    let listed: Vec<String> =
+        blobs.iter().skip(1).map(|l| descriptor("application/vnd.oci.image.layer.v1.tar+gzip", l)).collect();
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{}","config":{},"layers":[{}]}}"#,
+        MediaType::OCI_MANIFEST,
+        descriptor(config_type, &blobs[0]),
+        listed.join(",")
+    );
+    of_document(manifest, MediaType::OCI_MANIFEST, blobs)
+}
+
+fn of_document(manifest: String, media_type: &str, blobs: Vec<Vec<u8>>) -> Image {
+    let manifest = manifest.into_bytes();
+    let blobs = blobs.into_iter().map(|b| (Digest::of(&b), b)).collect();
+    Image { digest: Digest::of(&manifest), manifest, media_type: media_type.into(), blobs, children: Vec::new() }
+}
+
+/// A cache as BuildKit exports it: an image manifest.
+pub fn build_cache(seed: u64) -> Image {
+    let config = format!(r#"{{"layers":[],"records":[],"of":{seed}}}"#).into_bytes();
+    described(MediaType::BUILDKIT_CACHE, vec![config, bytes(seed, 500)])
+}
+
+/// A cache as BuildKit exported it before: an index of blobs.
+pub fn build_cache_index(seed: u64) -> Image {
+    let config = format!(r#"{{"layers":[],"records":[],"of":{seed}}}"#).into_bytes();
+    let layer = bytes(seed, 500);
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[{},{}]}}"#,
+        MediaType::OCI_INDEX,
+        descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &layer),
+        descriptor(MediaType::BUILDKIT_CACHE, &config),
+    );
+    of_document(manifest, MediaType::OCI_INDEX, vec![config, layer])
+}
+
+/// An image with its build cache in its configuration.
+pub fn image_with_cache(seed: u64) -> Image {
+    let config = format!(r#"{{"architecture":"amd64","os":"linux","of":{seed},"moby.buildkit.cache.v0":"e30="}}"#);
+    described("application/vnd.oci.image.config.v1+json", vec![config.into_bytes(), bytes(seed, 500)])
+}
+
 /// What refers to `subject`.
 pub fn referrer(seed: u64, subject: &Image, artifact_type: &str) -> Image {
     let empty = b"{}".to_vec();

@@ -1,0 +1,81 @@
+//! Which build cache stands in where a branch has none yet.
+
+use crate::oci::Tag;
+use crate::pattern::Glob;
+use crate::pattern::Template;
+use crate::pattern::template::TemplateError;
+
+use super::table::suggest;
+use super::value::Value;
+
+/// The variables of fallbacks that are not read from the tag: the branch that a branch began at.
+const FROM_FORGES: [&str; 1] = ["base"];
+
+/// Hosted repositories that hold build caches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildCache {
+    /// Their names.
+    pub pattern: Glob,
+    /// The form of their tags; it says what the variables of `fallback` are.
+    pub tag: Template,
+    /// The tags that stand in for one that is missing, in order; one with an unknown variable is skipped.
+    pub fallback: Vec<Template>,
+}
+
+impl BuildCache {
+    /// The variables of fallbacks that nothing knows yet.
+    pub fn unknown(&self) -> impl Iterator<Item = &str> {
+        let read: Vec<&str> = self.tag.names().collect();
+        self.fallback.iter().flat_map(Template::names).filter(move |name| !read.contains(name))
+    }
+}
+
+pub(super) fn build_caches(value: &Value<'_>) -> Option<Vec<BuildCache>> {
+    value.each(build_cache)
+}
+
+fn build_cache(value: &Value<'_>) -> Option<BuildCache> {
+    let mut table = value.table()?;
+    table.later(&["max_size_each", "replaced_grace", "keep_imported"]);
+    let pattern = table.required("match", hosted_pattern);
+    let mut tag = "{branch|slug}".parse::<Template>().ok()?;
+    table.set("tag", &mut tag, tag_template);
+    let given = table.required("fallback", Value::list).unwrap_or_default();
+    let fallback = given.iter().filter_map(|item| fallback(item, &tag)).collect();
+    table.close();
+    Some(BuildCache { pattern: pattern?, tag, fallback })
+}
+
+fn hosted_pattern(value: &Value<'_>) -> Option<Glob> {
+    let glob = value.glob()?;
+    let first = glob.as_str().split('/').next().unwrap_or_default();
+    if first.contains(['.', ':']) {
+        value.problem(format!("`{first}` is a host: build caches live here, under names of `hosted`, without a host"));
+        return None;
+    }
+    Some(glob)
+}
+
+/// A template that makes tags.
+fn tag_template(value: &Value<'_>) -> Option<Template> {
+    let template = value.parsed(|text| text.parse::<Template>().map_err(|error: TemplateError| error.to_string()))?;
+    let whole = template.names().next().is_none();
+    if template.literals().any(|text| text.contains(['/', ':', '@', '+']) || (whole && text.parse::<Tag>().is_err())) {
+        value.problem(format!("`{template}` makes no tag: a tag has letters, digits, `_`, `.` and `-`"));
+        return None;
+    }
+    Some(template)
+}
+
+fn fallback(value: &Value<'_>, tag: &Template) -> Option<Template> {
+    let template = tag_template(value)?;
+    let known: Vec<&str> = tag.names().chain(FROM_FORGES).collect();
+    if let Some(unknown) = template.names().find(|name| !known.contains(name)) {
+        value.problem(format!("nothing says what `{{{unknown}}}` is; {}", suggest(unknown, &known)));
+        return None;
+    }
+    if template == *tag {
+        value.remark("this is the tag that is missing: it never stands in for itself");
+    }
+    Some(template)
+}
