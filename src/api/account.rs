@@ -3,6 +3,10 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 
 use http::HeaderMap;
 use http::Method;
@@ -11,23 +15,13 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::access::Principal;
+use crate::body::Tally;
 use crate::oci::Reference;
 use crate::oci::RepositoryKey;
 use crate::telemetry::Metrics;
 
 /// The longest name of a client's program that is logged.
 const CLIENT_BYTES_MAX: usize = 32;
-
-/// How the body's end came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum End {
-    /// The client went away first, or the body was never asked for.
-    Cut,
-    /// Every byte was taken.
-    Whole,
-    /// The body broke off on our side.
-    Broken(String),
-}
 
 /// What is known of a request.
 #[derive(Debug)]
@@ -52,8 +46,14 @@ pub(super) struct Account {
     pub(super) cause: Option<String>,
     status: u16,
     seconds: f64,
-    bytes: u64,
-    end: End,
+    /// Bytes of the body that were taken.
+    bytes: AtomicU64,
+    /// Bytes of files that the connection will send by itself and did not yet.
+    to_come: AtomicU64,
+    /// Whether every byte of the body was asked for. Else the client went away first.
+    whole: AtomicBool,
+    /// Why the body broke off on our side.
+    broken: OnceLock<String>,
     /// The place among the requests that are answered at the same time.
     pub(super) permit: Option<OwnedSemaphorePermit>,
 }
@@ -77,8 +77,10 @@ impl Account {
             cause: None,
             status: 0,
             seconds: 0.0,
-            bytes: 0,
-            end: End::Cut,
+            bytes: AtomicU64::new(0),
+            to_come: AtomicU64::new(0),
+            whole: AtomicBool::new(false),
+            broken: OnceLock::new(),
             permit: None,
         }
     }
@@ -90,36 +92,33 @@ impl Account {
         self.metrics.first_byte(self.seconds);
         self.metrics.request(self.route, self.method, status, self.cache);
         if without_body {
-            self.end = End::Whole;
+            self.whole();
         }
     }
 
     /// Bytes were taken.
-    pub(super) fn sent(&mut self, bytes: u64) {
-        self.bytes += bytes;
+    pub(super) fn sent(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// All of the body was taken.
-    pub(super) fn whole(&mut self) {
-        self.end = End::Whole;
+    /// All of the body was taken, or handed to the connection.
+    pub(super) fn whole(&self) {
+        self.whole.store(true, Ordering::Relaxed);
     }
 
-    /// The body breaks off.
-    pub(super) fn broken(&mut self, error: &io::Error) {
-        self.end = End::Broken(crate::telemetry::chain(error));
+    /// How the body's end came, and why where the fault is ours.
+    fn end(&self) -> (&'static str, Option<&str>) {
+        match self.broken.get() {
+            Some(error) => ("broken", Some(error)),
+            None if self.whole.load(Ordering::Relaxed) && self.to_come.load(Ordering::Relaxed) == 0 => ("whole", None),
+            None => ("cut", None),
+        }
     }
 
     /// One line of the access log. Probes and scrapes are for who looks for them.
     fn log(&self) {
-        let end = match &self.end {
-            End::Cut => "cut",
-            End::Whole => "whole",
-            End::Broken(_) => "broken",
-        };
-        let error = match &self.end {
-            End::Broken(error) => Some(error.as_str()),
-            End::Cut | End::Whole => self.cause.as_deref(),
-        };
+        let (end, broken) = self.end();
+        let error = broken.or(self.cause.as_deref());
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
@@ -131,7 +130,7 @@ impl Account {
                     ns = self.namespace.as_deref(),
                     status = self.status,
                     cache = self.cache,
-                    bytes = self.bytes,
+                    bytes = self.bytes.load(Ordering::Relaxed),
                     end,
                     first_byte_seconds = (self.seconds * 1e6).round() / 1e6,
                     seconds = (self.began.elapsed().as_secs_f64() * 1e6).round() / 1e6,
@@ -146,17 +145,34 @@ impl Account {
         match (self.route, self.status) {
             ("healthz" | "readyz" | "metrics" | "version", 0..400) => line!(debug),
             (_, 500..) => line!(warn),
-            _ if matches!(self.end, End::Broken(_)) => line!(warn),
+            _ if broken.is_some() => line!(warn),
             _ => line!(info),
         }
+    }
+}
+
+impl Tally for Account {
+    fn handed(&self, bytes: u64) {
+        self.to_come.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn taken(&self, bytes: u64) {
+        self.to_come.fetch_sub(bytes, Ordering::Relaxed);
+        self.sent(bytes);
+    }
+
+    fn broken(&self, error: &io::Error) {
+        // The first cause is the one.
+        let _ = self.broken.set(crate::telemetry::chain(error));
     }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
         self.metrics.requests_running(-1);
-        if self.bytes > 0 {
-            self.metrics.sent(self.cache, self.bytes);
+        let bytes = *self.bytes.get_mut();
+        if bytes > 0 {
+            self.metrics.sent(self.cache, bytes);
         }
         self.log();
     }
@@ -223,5 +239,21 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_body_is_whole_when_the_connection_has_sent_what_it_was_handed() {
+        let metrics = Arc::new(Metrics::new());
+        let opened = || Account::open(&metrics, &Method::GET, &HeaderMap::new(), IpAddr::from([127, 0, 0, 1]));
+        let account = opened();
+        assert_eq!(account.end(), ("cut", None));
+        account.handed(10);
+        account.whole();
+        account.taken(9);
+        assert_eq!(account.end(), ("cut", None));
+        account.taken(1);
+        assert_eq!((account.end(), account.bytes.load(Ordering::Relaxed)), (("whole", None), 10));
+        account.broken(&io::ErrorKind::UnexpectedEof.into());
+        assert_eq!(account.end().0, "broken");
     }
 }

@@ -1,14 +1,11 @@
 //! The body of an answer: [`Content`] as hyper takes it, and its account.
 //!
-//! Files are read in chunks of 64 KiB, allocated for each poll and not for each connection: a thousand slow readers
-//! cost nothing while they wait. What is in the page cache is read on the spot; what is not, on the blocking pool, so
-//! that a slow disk never holds up the other requests of this thread.
+//! Where the connection sends files by itself a body hands it ranges. Elsewhere (TLS, HTTP/2, what is not in the page
+//! cache) it reads them in chunks, allocated for each poll and not for each connection: a thousand slow readers cost
+//! nothing while they wait.
 
-use std::fs::File;
 use std::future::Future as _;
 use std::io;
-use std::io::IoSliceMut;
-use std::os::unix::fs::FileExt as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
@@ -18,30 +15,28 @@ use std::task::ready;
 use bytes::Bytes;
 use http_body::Frame;
 use http_body::SizeHint;
-use rustix::io::Errno;
-use rustix::io::ReadWriteFlags;
-use tokio::task::JoinHandle;
 
 use crate::body::ByteStream;
+use crate::body::CHUNK_BYTES;
 use crate::body::Content;
 use crate::body::FileRange;
+use crate::body::Outlet;
+use crate::body::PIECE_BYTES;
+use crate::body::Reading;
+use crate::body::Tally;
 
 use super::account::Account;
-
-/// Bytes read from a file at a time. 4 KiB would cost seven times the processor time a byte, 1 MiB brings nothing and
-/// costs that much memory for each slow reader.
-const CHUNK_BYTES: usize = 64 << 10;
 
 /// The body of an answer.
 #[derive(Debug)]
 pub struct Body {
     content: Inner,
-    account: Option<Box<Account>>,
+    account: Option<Arc<Account>>,
 }
 
 enum Inner {
     Bytes(Bytes),
-    File(Reading),
+    File(Sending),
     Stream { bytes: ByteStream, left: Option<u64> },
 }
 
@@ -49,16 +44,17 @@ impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
-            Self::File(reading) => reading.range.fmt(f),
+            Self::File(sending) => sending.range.fmt(f),
             Self::Stream { left, .. } => write!(f, "Stream({left:?})"),
         }
     }
 }
 
-/// A file being sent: what is left of it, and the read that is under way where the disk is asked.
-struct Reading {
+/// A file being sent: what is left of it, the read that is under way, and the connection where that sends files itself.
+struct Sending {
     range: FileRange,
-    read: Option<JoinHandle<io::Result<Bytes>>>,
+    read: Option<Reading>,
+    outlet: Option<Arc<Outlet>>,
 }
 
 impl Body {
@@ -70,7 +66,17 @@ impl Body {
     /// Counts what is sent, and closes the account when the body is done with or dropped.
     #[must_use]
     pub(super) fn accounted(mut self, account: Account) -> Self {
-        self.account = Some(Box::new(account));
+        self.account = Some(Arc::new(account));
+        self
+    }
+
+    /// The same on a connection that sends files by itself. There nothing but this body's frames may be written, in
+    /// order, until the outlet has sent what they stand for.
+    #[must_use]
+    pub fn through(mut self, outlet: &Arc<Outlet>) -> Self {
+        if let Inner::File(sending) = &mut self.content {
+            sending.outlet = Some(Arc::clone(outlet));
+        }
         self
     }
 
@@ -78,7 +84,7 @@ impl Body {
     pub fn length(&self) -> Option<u64> {
         match &self.content {
             Inner::Bytes(bytes) => Some(bytes.len() as u64),
-            Inner::File(reading) => Some(reading.range.length),
+            Inner::File(sending) => Some(sending.range.length),
             Inner::Stream { left, .. } => *left,
         }
     }
@@ -100,7 +106,7 @@ impl From<Content> for Body {
     fn from(content: Content) -> Self {
         let content = match content {
             Content::Bytes(bytes) => Inner::Bytes(bytes),
-            Content::File(range) => Inner::File(Reading { range, read: None }),
+            Content::File(range) => Inner::File(Sending { range, read: None, outlet: None }),
             Content::Stream { bytes, length } => Inner::Stream { bytes, left: length },
         };
         Self { content, account: None }
@@ -113,8 +119,17 @@ impl http_body::Body for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let this = self.get_mut();
+        if let Inner::File(sending) = &mut this.content
+            && let Some(bytes) = sending.hand_over(this.account.as_ref())
+        {
+            // Counted as it goes out.
+            if let (Some(account), true) = (&this.account, this.content.is_done()) {
+                account.whole();
+            }
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
         let next = ready!(this.content.poll_next(cx));
-        if let Some(account) = &mut this.account {
+        if let Some(account) = &this.account {
             match &next {
                 Some(Ok(bytes)) => account.sent(bytes.len() as u64),
                 Some(Err(error)) => account.broken(error),
@@ -141,7 +156,7 @@ impl Inner {
     fn is_done(&self) -> bool {
         match self {
             Self::Bytes(bytes) => bytes.is_empty(),
-            Self::File(reading) => reading.range.length == 0,
+            Self::File(sending) => sending.range.length == 0,
             Self::Stream { left, .. } => *left == Some(0),
         }
     }
@@ -152,7 +167,7 @@ impl Inner {
         }
         match self {
             Self::Bytes(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
-            Self::File(reading) => reading.poll_next(cx).map(Some),
+            Self::File(sending) => sending.poll_read(cx).map(Some),
             Self::Stream { bytes, left } => {
                 let next = ready!(bytes.as_mut().poll_next(cx));
                 Poll::Ready(match (next, left) {
@@ -172,60 +187,36 @@ impl Inner {
     }
 }
 
-impl Reading {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-        let result = match &mut self.read {
-            Some(read) => {
-                let result = ready!(Pin::new(read).poll(cx));
-                self.read = None;
-                result.unwrap_or_else(|error| Err(io::Error::other(error)))
-            }
-            None => match self.read_at_once() {
-                Ok(Some(bytes)) => Ok(bytes),
-                Ok(None) => {
-                    let (file, offset, length) = (Arc::clone(&self.range.file), self.range.offset, self.next_length());
-                    let read = self.read.insert(tokio::task::spawn_blocking(move || read(&file, offset, length)));
-                    let result = ready!(Pin::new(read).poll(cx));
-                    self.read = None;
-                    result.unwrap_or_else(|error| Err(io::Error::other(error)))
-                }
-                Err(error) => Err(error),
-            },
-        };
+impl Sending {
+    /// The next part as a stand-in, where the connection can send it without a wait for the disk.
+    fn hand_over(&mut self, account: Option<&Arc<Account>>) -> Option<Bytes> {
+        let outlet = self.outlet.as_ref().filter(|_| self.read.is_none())?;
+        let piece = self.range.slice(0, next_piece(self.range.length));
+        if piece.length == 0 || !piece.is_at_hand() {
+            return None;
+        }
+        let tally = account.map(|account| Arc::clone(account) as Arc<dyn Tally>);
+        let bytes = outlet.announce(&piece, tally);
+        self.range.advance(piece.length);
+        Some(bytes)
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        let read = self.read.get_or_insert_with(|| self.range.read());
+        let result = ready!(Pin::new(read).poll(cx));
+        self.read = None;
         if let Ok(bytes) = &result {
-            let count = bytes.len() as u64;
-            self.range.offset += count;
-            self.range.length = self.range.length.saturating_sub(count);
+            self.range.advance(bytes.len() as u64);
         }
         Poll::Ready(result)
     }
-
-    fn next_length(&self) -> usize {
-        usize::try_from(self.range.length).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES)
-    }
-
-    /// Reads what the page cache has; `None` where the disk would have to be waited for.
-    fn read_at_once(&self) -> io::Result<Option<Bytes>> {
-        let mut buffer = vec![0; self.next_length()];
-        let slices = &mut [IoSliceMut::new(&mut buffer)];
-        match rustix::io::preadv2(&*self.range.file, slices, self.range.offset, ReadWriteFlags::NOWAIT) {
-            // The file is shorter than it was: damaged, so the transfer breaks.
-            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => {
-                buffer.truncate(count);
-                Ok(Some(Bytes::from(buffer)))
-            }
-            // Not in the page cache; or a file system that can't tell.
-            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
 }
 
-fn read(file: &File, offset: u64, length: usize) -> io::Result<Bytes> {
-    let mut buffer = vec![0; length];
-    file.read_exact_at(&mut buffer, offset)?;
-    Ok(Bytes::from(buffer))
+/// How many bytes of those that are left go out at once. The last ones go by themselves: a body is over for hyper when
+/// its last part is handed over, and the time that a connection may be idle begins, however slowly the client takes it.
+fn next_piece(left: u64) -> u64 {
+    let (most, last) = (PIECE_BYTES as u64, CHUNK_BYTES as u64);
+    if left <= last { left } else { most.min(left - last) }
 }
 
 #[cfg(test)]
@@ -258,6 +249,35 @@ mod tests {
         let mut range = file_of(&[7; 1000]);
         range.length = 2000;
         assert!(Body::from(Content::File(range)).collect().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_sends_files_gets_stand_ins_and_the_end_by_itself() {
+        let (last, rest) = (CHUNK_BYTES, 2 * PIECE_BYTES + 9);
+        let outlet = Arc::new(Outlet::default());
+        let range = file_of(&vec![7; rest + last]);
+        if !range.is_at_hand() {
+            // A file system that can't say what is in memory, as tmpfs: nothing is handed over.
+            return;
+        }
+        let mut body = Body::from(Content::File(range)).through(&outlet);
+        let mut at = 0;
+        for length in [PIECE_BYTES, PIECE_BYTES, 9, last] {
+            let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            let turn = outlet.turn(&[io::IoSlice::new(&frame)]).unwrap().unwrap();
+            assert_eq!((frame.len(), turn.range.offset), (length, at));
+            outlet.taken(length);
+            at += length as u64;
+        }
+        assert!(http_body::Body::is_end_stream(&body) && body.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_read_and_not_promised() {
+        let outlet = Arc::new(Outlet::default());
+        let range = FileRange { offset: 100, ..file_of(&[7; 100]) };
+        assert!(Body::from(Content::File(range)).through(&outlet).frame().await.unwrap().is_err());
+        assert!(outlet.turn(&[]).unwrap().is_none());
     }
 
     #[tokio::test]

@@ -5,10 +5,11 @@ use std::io;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use futures_util::stream;
 use futures_util::stream::BoxStream;
 
+use crate::body;
 use crate::body::ByteStream;
+use crate::body::Parts;
 use crate::oci::Digest;
 use crate::oci::Hasher;
 use crate::oci::range::Extent;
@@ -70,18 +71,11 @@ impl Passed {
             extent: extent.unwrap_or(Extent { start: 0, end: u64::MAX }),
             size: self.size,
         };
-        Box::pin(stream::unfold(Some(passing), |passing| async move {
-            let mut passing = passing?;
-            match passing.next().await {
-                Ok(Some(bytes)) => Some((Ok(bytes), Some(passing))),
-                Ok(None) => None,
-                Err(error) => Some((Err(error), None)),
-            }
-        }))
+        body::stream(passing)
     }
 }
 
-impl Passing {
+impl Parts for Passing {
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
         loop {
             if self.hasher.is_none() || self.held_back_bytes > HELD_BACK_BYTES {
@@ -114,7 +108,9 @@ impl Passing {
             }
         }
     }
+}
 
+impl Passing {
     /// The part of the next bytes that lies in the extent.
     fn cut(&mut self, mut bytes: Bytes) -> Bytes {
         let (from, to) = (self.at, self.at + bytes.len() as u64);

@@ -11,11 +11,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream;
 use quick_cache::sync::Cache as Bounded;
 
+use crate::body;
 use crate::body::Content;
 use crate::body::FileRange;
+use crate::body::Parts;
 use crate::oci::Digest;
 use crate::oci::Hasher;
 use crate::oci::range::Extent;
@@ -28,9 +29,6 @@ use super::Cache;
 
 /// Bytes read at a time while hashing.
 const HASHED_BYTES: usize = 1 << 20;
-
-/// Bytes read at a time for a client.
-const CHUNK_BYTES: u64 = 128 << 10;
 
 /// What a file looked like when its bytes were found right. Its time of change can't be set back by a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +82,7 @@ impl Cache {
         let (cache, looked_at) = (self.clone(), Arc::clone(held));
         self.tasks.spawn("look at stored bytes", async move { cache.is_right(&looked_at).await });
         let reading = Reading { cache: self.clone(), held: Arc::clone(held), range: range.clone(), part };
-        Some(Content::Stream { length: Some(part.length()), bytes: reading.stream() })
+        Some(Content::Stream { length: Some(part.length()), bytes: body::stream(reading) })
     }
 
     /// Hashes what is held, once for all who wait; takes it out of use where it is wrong.
@@ -154,18 +152,7 @@ struct Reading {
     part: Extent,
 }
 
-impl Reading {
-    fn stream(self) -> crate::body::ByteStream {
-        Box::pin(stream::unfold(Some(self), |reading| async move {
-            let mut reading = reading?;
-            match reading.next().await {
-                Ok(Some(bytes)) => Some((Ok(bytes), Some(reading))),
-                Ok(None) => None,
-                Err(error) => Some((Err(error), None)),
-            }
-        }))
-    }
-
+impl Parts for Reading {
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
         if self.part.start >= self.part.end {
             return Ok(None);
@@ -178,14 +165,8 @@ impl Reading {
         } else {
             return Err(io::Error::other("the stored bytes are damaged; they are fetched anew"));
         };
-        let length = (end - self.part.start).min(CHUNK_BYTES);
-        let range = self.range.slice(self.part.start, length);
-        let read = tokio::task::spawn_blocking(move || {
-            let mut buffer = vec![0; usize::try_from(length).unwrap_or_default()];
-            range.file.read_exact_at(&mut buffer, range.offset).map(|()| Bytes::from(buffer))
-        });
-        let bytes = read.await.map_err(io::Error::other)??;
-        self.part.start += length;
+        let bytes = self.range.slice(self.part.start, end - self.part.start).read().await?;
+        self.part.start += bytes.len() as u64;
         Ok(Some(bytes))
     }
 }

@@ -35,6 +35,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::api;
 use crate::api::Body;
 use crate::api::Peer;
+use crate::body::Outlet;
 use crate::config;
 use crate::tasks::Tasks;
 
@@ -88,12 +89,17 @@ pub(super) async fn serve<S: Service>(stream: TcpStream, peer: SocketAddr, liste
     let Some((stream, protocol, first)) = begin(stream, peer, listener.tls.as_deref(), &common).await else { return };
     let shared = Shared::new();
     let head = (protocol == Protocol::Http1).then_some(limits.headers);
-    let wire = Wire::new(stream, first, Arc::clone(&shared), Patience { head, stall: limits.stall });
+    // HTTP/1.1 in the clear is what can go from a file to the socket as it is.
+    let sends_files = protocol == Protocol::Http1 && matches!(stream, Stream::Plain(_));
+    let outlet = sends_files.then(|| Arc::new(Outlet::default()));
+    let patience = Patience { head, stall: limits.stall };
+    let wire = Wire::new(stream, first, Arc::clone(&shared), patience, outlet.clone());
     let requests = Requests {
         peer: Peer { address: peer.ip().to_canonical(), secure: listener.tls.is_some() },
         listener,
         shared: Arc::clone(&shared),
         open: Arc::new(open),
+        outlet,
         http1: protocol == Protocol::Http1,
     };
     let io = TokioIo::new(wire);
@@ -228,6 +234,7 @@ struct Requests<S> {
     peer: Peer,
     shared: Arc<Shared>,
     open: Arc<Open>,
+    outlet: Option<Arc<Outlet>>,
     http1: bool,
 }
 
@@ -242,7 +249,7 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Requests<S> {
         let framing = if chunked { self.shared.framing() } else { Framing::Clean };
         let malformed = framing == Framing::Conflict || (self.http1 && !names_host(&request));
         let (listener, peer, shared) = (Arc::clone(&self.listener), self.peer, Arc::clone(&self.shared));
-        let (open, http1) = (Arc::clone(&self.open), self.http1);
+        let (open, outlet, http1) = (Arc::clone(&self.open), self.outlet.clone(), self.http1);
         Box::pin(async move {
             let (head, mut body) = request.into_parts();
             let expects = head.headers.contains_key(header::EXPECT);
@@ -259,7 +266,10 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Requests<S> {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
             }
-            Ok(response.map(|body| Tracked { body, _running: running }))
+            Ok(response.map(|body| {
+                let body = if let Some(outlet) = &outlet { body.through(outlet) } else { body };
+                Tracked { body, _running: running }
+            }))
         })
     }
 }

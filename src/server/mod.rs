@@ -6,6 +6,7 @@ pub mod app;
 mod connection;
 mod head;
 mod listener;
+mod sending;
 mod shutdown;
 mod tls;
 mod wire;

@@ -335,7 +335,7 @@ async fn what_does_not_end_in_time_is_cut() {
 }
 
 /// A certificate as the configuration holds it, and what a client must trust.
-fn certificate() -> (config::Tls, rustls::pki_types::CertificateDer<'static>) {
+pub(super) fn certificate() -> (config::Tls, rustls::pki_types::CertificateDer<'static>) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let contents = |text: String| config::Contents { path: "x.pem".into(), bytes: text.into_bytes().into() };
     let tls = config::Tls { certificate: contents(made.cert.pem()), key: contents(made.signing_key.serialize_pem()) };

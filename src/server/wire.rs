@@ -7,6 +7,7 @@
 
 use std::future::Future as _;
 use std::io;
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -27,8 +28,11 @@ use tokio::time::Instant;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
+use crate::body::Outlet;
+
 use super::head::Framing;
 use super::head::HeadScan;
+use super::sending;
 
 /// How much is read and thrown away before a connection closes, and for how long.
 const UNREAD_BYTES_MAX: usize = 256 << 10;
@@ -149,6 +153,8 @@ pub(super) struct Wire {
     first: Bytes,
     shared: Arc<Shared>,
     patience: Patience,
+    /// What of files it sends by itself; none where the bytes must be touched (TLS) or don't go out in order (HTTP/2).
+    outlet: Option<Arc<Outlet>>,
     head_timer: Option<Pin<Box<Sleep>>>,
     stall_timer: Option<Pin<Box<Sleep>>>,
     /// Since when the client takes nothing.
@@ -163,8 +169,39 @@ struct Leaving {
 }
 
 impl Wire {
-    pub(super) fn new(stream: Stream, first: Bytes, shared: Arc<Shared>, patience: Patience) -> Self {
-        Self { stream, first, shared, patience, head_timer: None, stall_timer: None, stalled: None, leaving: None }
+    pub(super) fn new(
+        stream: Stream,
+        first: Bytes,
+        shared: Arc<Shared>,
+        patience: Patience,
+        outlet: Option<Arc<Outlet>>,
+    ) -> Self {
+        Self {
+            stream,
+            first,
+            shared,
+            patience,
+            outlet,
+            head_timer: None,
+            stall_timer: None,
+            stalled: None,
+            leaving: None,
+        }
+    }
+
+    fn poll_write_slices(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => {
+                if let Some(outlet) = &self.outlet
+                    && let Some(turn) = outlet.turn(slices)?
+                {
+                    let before = slices.get(..turn.before).unwrap_or_default();
+                    return sending::poll_send(stream, cx, before, &turn.range, outlet);
+                }
+                Pin::new(stream).poll_write_vectored(cx, slices)
+            }
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
     }
 
     /// Notes what arrived.
@@ -243,24 +280,16 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = match &mut this.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        };
-        this.poll_stall(cx, written)
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = match &mut this.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-        };
+        let written = this.poll_write_slices(cx, slices);
         this.poll_stall(cx, written)
     }
 

@@ -1,41 +1,43 @@
 //! Content: what every layer passes along, and what may be sent without a copy.
 
+mod file;
+mod outlet;
+
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
+use futures_util::stream;
+
+pub use file::CHUNK_BYTES;
+pub use file::FileRange;
+pub use file::Reading;
+pub use outlet::Outlet;
+pub use outlet::PIECE_BYTES;
+pub use outlet::Tally;
+pub use outlet::Turn;
 
 /// A stream of bytes that may break off; an item that is an error means that the transfer must be broken, never ended cleanly.
 pub type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
-/// A part of an open file that never changes: published blobs don't.
-#[derive(Clone)]
-pub struct FileRange {
-    /// The open file.
-    pub file: Arc<File>,
-    /// The first byte.
-    pub offset: u64,
-    /// The count of bytes.
-    pub length: u64,
+/// Bytes that come one part after the other.
+pub trait Parts: Send + 'static {
+    /// The next part; `None` at the end. After an error nothing is asked any more.
+    fn next(&mut self) -> impl Future<Output = io::Result<Option<Bytes>>> + Send;
 }
 
-impl FileRange {
-    /// The part of it that begins `start` bytes in and has `length` bytes, cut to what is there.
-    #[must_use]
-    pub fn slice(&self, start: u64, length: u64) -> Self {
-        let start = start.min(self.length);
-        Self { file: Arc::clone(&self.file), offset: self.offset + start, length: length.min(self.length - start) }
-    }
-}
-
-impl fmt::Debug for FileRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FileRange({} bytes from {})", self.length, self.offset)
-    }
+/// The parts as a stream, which an error ends.
+pub fn stream<P: Parts>(parts: P) -> ByteStream {
+    Box::pin(stream::unfold(Some(parts), |parts| async move {
+        let mut parts = parts?;
+        match parts.next().await {
+            Ok(Some(bytes)) => Some((Ok(bytes), Some(parts))),
+            Ok(None) => None,
+            Err(error) => Some((Err(error), None)),
+        }
+    }))
 }
 
 /// Bytes to be sent.
