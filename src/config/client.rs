@@ -2,14 +2,14 @@
 //!
 //! Pure: the command line prints or writes it, the API answers with it.
 
+mod docker;
 mod welcome;
 
 use std::fmt::Write as _;
 
-use serde_json::Map;
-use serde_json::Value;
 use url::Url;
 
+pub use docker::merge_daemon_json;
 pub use welcome::reachable;
 pub use welcome::target;
 pub use welcome::welcome;
@@ -103,6 +103,11 @@ impl Target {
         self.url.scheme() == "http"
     }
 
+    /// A build cache here, as it stands in the commands of builders.
+    fn cache(&self) -> String {
+        format!("{}/cache/NAME:BRANCH", self.authority())
+    }
+
     /// The mirror of Docker Hub for clients that name no host: dockerd sends neither `ns` nor a prefix of its own.
     fn hub_mirror(&self) -> String {
         if self.default_upstream == "docker.io" { self.base().to_owned() } else { format!("{}/docker.io", self.base()) }
@@ -112,30 +117,20 @@ impl Target {
 /// The configuration of one kind of client.
 pub fn generate(kind: Kind, target: &Target) -> ClientFile {
     match kind {
-        Kind::Docker => docker(target),
+        Kind::Docker => docker::daemon_json(target),
         Kind::Containerd => containerd(target),
         Kind::Buildkit => buildkit(target),
         Kind::Podman => {
-            containers(target, "Podman, buildah and skopeo read it at each start; there is nothing to reload.")
+            let then = format!(
+                "Podman, buildah and skopeo read it at each start; there is nothing to reload. A build cache: `buildah \
+                 build --layers --cache-from {cache} --cache-to {cache} .`",
+                cache = format_args!("{}/cache/NAME", target.authority())
+            );
+            containers(target, &then)
         }
         Kind::Crio => containers(target, "CRI-O takes it up with `systemctl reload crio`."),
         Kind::K3s => k3s(target),
         Kind::Kaniko => kaniko(target),
-    }
-}
-
-fn docker(target: &Target) -> ClientFile {
-    let mut settings = Map::new();
-    settings.insert("registry-mirrors".to_owned(), Value::from(vec![target.hub_mirror()]));
-    ClientFile {
-        path: "/etc/docker/daemon.json",
-        content: pretty(settings),
-        placing: Placing::Merged,
-        then:
-            "dockerd takes it up with `systemctl reload docker`. `registry-mirrors` is for Docker Hub alone; with the \
-               containerd image store every other registry works too: put the file of `client-config containerd` at \
-               /etc/docker/certs.d/<host>/hosts.toml."
-                .to_owned(),
     }
 }
 
@@ -173,10 +168,13 @@ fn buildkit(target: &Target) -> ClientFile {
         path: "/etc/buildkit/buildkitd.toml",
         content,
         placing: Placing::Theirs,
-        then: "buildkitd reads it at its start. With buildx: `docker buildx create --use --buildkitd-config FILE`; with \
-               setup-buildx-action it is the input `buildkitd-config-inline`. The `docker` driver uses dockerd's mirrors \
-               instead."
-            .to_owned(),
+        then: format!(
+            "buildkitd reads it at its start. With buildx: `docker buildx create --use --buildkitd-config FILE`; with \
+             setup-buildx-action it is the input `buildkitd-config-inline`. The `docker` driver uses dockerd's mirrors \
+             instead. A build cache: `docker buildx build --cache-to \
+             type=registry,ref={cache},mode=max,ignore-error=true --cache-from type=registry,ref={cache} .`",
+            cache = target.cache()
+        ),
     }
 }
 
@@ -231,38 +229,11 @@ fn kaniko(target: &Target) -> ClientFile {
         path: "the command line of kaniko's executor",
         content: words.join(" \\\n") + "\n",
         placing: Placing::Printed,
-        then: "Add these flags to the executor.".to_owned(),
+        then: format!(
+            "Add these flags to the executor. A build cache: `--cache=true --cache-repo={}/cache/NAME`.",
+            target.authority()
+        ),
     }
-}
-
-fn pretty(settings: Map<String, Value>) -> String {
-    format!("{:#}\n", Value::Object(settings))
-}
-
-/// Puts our mirror first among those of an existing `daemon.json`, and leaves everything else as it is.
-///
-/// # Errors
-///
-/// The file is not JSON, or not an object, or its `registry-mirrors` is not a list.
-pub fn merge_daemon_json(existing: &str, target: &Target) -> Result<String, String> {
-    let parsed: Value = if existing.trim().is_empty() {
-        Value::Object(Map::new())
-    } else {
-        serde_json::from_str(existing).map_err(|error| format!("it is not JSON: {error}"))?
-    };
-    let Value::Object(mut settings) = parsed else { return Err("it is not a JSON object".to_owned()) };
-    let ours = target.hub_mirror();
-    let mut mirrors = vec![Value::from(ours.clone())];
-    match settings.remove("registry-mirrors") {
-        None | Some(Value::Null) => {}
-        Some(Value::Array(others)) => {
-            let is_ours = |mirror: &Value| mirror.as_str().is_some_and(|text| text.trim_end_matches('/') == ours);
-            mirrors.extend(others.into_iter().filter(|mirror| !is_ours(mirror)));
-        }
-        Some(_) => return Err("its registry-mirrors is not a list".to_owned()),
-    }
-    settings.insert("registry-mirrors".to_owned(), Value::Array(mirrors));
-    Ok(pretty(settings))
 }
 
 #[cfg(test)]

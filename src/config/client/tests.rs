@@ -14,8 +14,32 @@ fn target(url: &str) -> Target {
 
 #[test]
 fn dockerd_is_given_a_mirror_of_docker_hub() {
+    for url in ["https://larder.example.com", "http://127.0.0.1:5000", "http://localhost:5000", "http://[::1]:5000"] {
+        let file = generate(Kind::Docker, &target(url));
+        assert_eq!(file.content, format!("{{\n  \"registry-mirrors\": [\n    \"{url}\"\n  ]\n}}\n"));
+    }
+}
+
+#[test]
+fn dockerd_may_push_without_tls_to_a_server_that_has_none() {
     let file = generate(Kind::Docker, &target("http://10.0.0.1:5000"));
-    assert_eq!(file.content, "{\n  \"registry-mirrors\": [\n    \"http://10.0.0.1:5000\"\n  ]\n}\n");
+    let value: serde_json::Value = serde_json::from_str(&file.content).expect("JSON");
+    let wanted =
+        serde_json::json!({ "registry-mirrors": ["http://10.0.0.1:5000"], "insecure-registries": ["10.0.0.1:5000"] });
+    assert_eq!(value, wanted);
+}
+
+#[test]
+fn builders_are_told_of_their_cache() {
+    for (kind, said) in [
+        (Kind::Docker, "--cache-from 10.0.0.1:5000/cache/NAME:BRANCH"),
+        (Kind::Buildkit, "type=registry,ref=10.0.0.1:5000/cache/NAME:BRANCH,mode=max,ignore-error=true"),
+        (Kind::Podman, "--cache-to 10.0.0.1:5000/cache/NAME "),
+        (Kind::Kaniko, "--cache-repo=10.0.0.1:5000/cache/NAME`"),
+    ] {
+        let then = generate(kind, &target("http://10.0.0.1:5000")).then;
+        assert!(then.contains(said), "{kind:?}: {then}");
+    }
 }
 
 #[test]
@@ -87,7 +111,11 @@ fn an_existing_daemon_json_keeps_what_it_says() {
     let value: serde_json::Value = serde_json::from_str(&merged.expect("merged")).expect("JSON");
     assert_eq!(
         value,
-        serde_json::json!({ "debug": true, "registry-mirrors": ["http://10.0.0.1:5000", "https://old.example.com"] })
+        serde_json::json!({
+            "debug": true,
+            "registry-mirrors": ["http://10.0.0.1:5000", "https://old.example.com"],
+            "insecure-registries": ["10.0.0.1:5000"],
+        })
     );
     let again = merge_daemon_json(&value.to_string(), &target).expect("merged");
     assert_eq!(
@@ -101,7 +129,7 @@ fn an_existing_daemon_json_keeps_what_it_says() {
 fn a_daemon_json_that_is_not_one_is_left_alone() {
     let target = target("http://10.0.0.1:5000");
     assert!(merge_daemon_json("", &target).is_ok());
-    for text in ["{", "[]", "{\"registry-mirrors\": \"x\"}"] {
+    for text in ["{", "[]", "{\"registry-mirrors\": \"x\"}", "{\"insecure-registries\": {}}"] {
         assert!(merge_daemon_json(text, &target).is_err(), "{text}");
     }
 }
