@@ -30,7 +30,7 @@ pub enum Credentials {
         /// The password.
         password: Secret,
     },
-    /// A bearer token. None is issued by this version, so none is valid.
+    /// A bearer token.
     Bearer(Secret),
     /// Something else, which means nothing here.
     Unknown,

@@ -81,6 +81,11 @@ impl Htpasswd {
         &self.file
     }
 
+    /// Whether there is such a user.
+    pub(super) fn has(&self, user: &str) -> bool {
+        self.users.contains_key(user)
+    }
+
     /// Whether `password` is the user's. An unknown user and a wrong password look alike, also in the time they take.
     pub(super) async fn verify(&self, user: &str, password: &Secret) -> Result<bool, Busy> {
         let fingerprint = self.fingerprint(user, password);

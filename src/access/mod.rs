@@ -9,6 +9,7 @@ mod htpasswd;
 pub mod policy;
 pub mod principal;
 mod refused;
+pub mod token;
 mod visibility;
 
 pub use credentials::Credentials;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::clock::Clock;
 use crate::config;
 use crate::config::upstream::Visibility;
 use crate::oci::Digest;
@@ -39,6 +41,8 @@ use crate::upstream;
 use htpasswd::Htpasswd;
 use policy::Question;
 use refused::Refusals;
+use token::Issued;
+use token::Tokens;
 use visibility::Verdict;
 use visibility::Visibilities;
 
@@ -56,7 +60,7 @@ pub enum Target {
 /// Why a request is not granted.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Refusal {
-    /// A credential could help and none, or none that is valid, was sent: 401 with [`Access::challenge`], the same
+    /// A credential could help and none, or none that is valid, was sent: 401 with a challenge, the same
     /// whether the repository exists or not.
     #[error("not authenticated")]
     Unauthenticated,
@@ -95,7 +99,24 @@ pub struct Access {
     visibilities: Visibilities,
     refusals: Refusals,
     metrics: Arc<Metrics>,
+    tokens: Tokens,
     limits: config::Limits,
+}
+
+/// What tokens are signed with and timed by.
+#[derive(Clone)]
+pub struct Signing {
+    /// The key; it survives a restart.
+    pub key: [u8; token::KEY_BYTES],
+    /// The time.
+    pub clock: Clock,
+}
+
+/// The key is a secret.
+impl std::fmt::Debug for Signing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signing").finish_non_exhaustive()
+    }
 }
 
 /// What is configured, and the users that go with it.
@@ -134,6 +155,7 @@ impl Access {
         limits: &config::Limits,
         repositories: Arc<Repositories>,
         metrics: Arc<Metrics>,
+        signing: Signing,
     ) -> Self {
         let htpasswd = access.htpasswd.as_ref().map(|file| Arc::new(Htpasswd::new(file, limits)));
         Self {
@@ -142,6 +164,7 @@ impl Access {
             visibilities: Visibilities::new(limits),
             refusals: Refusals::default(),
             metrics,
+            tokens: Tokens::new(&signing.key, signing.clock, limits.token_life),
             limits: limits.clone(),
         }
     }
@@ -303,18 +326,21 @@ impl Access {
     }
 
     async fn principal(&self, request: &Request<'_>) -> Result<Principal, Refusal> {
-        identify(request.rules, request.caller).await
+        self.identify(request.rules, request.caller).await
     }
 
-    /// Who `caller` is, for `GET /v2/`: with authentication configured a valid credential is asked for.
+    /// Who `caller` is, for `GET /v2/`: with authentication configured a valid credential is asked for; a token that says
+    /// that it is nobody in particular is one.
     ///
     /// # Errors
     ///
     /// [`Refusal::Unauthenticated`] or [`Refusal::Busy`].
     pub async fn authenticate(&self, caller: &Caller) -> Result<Principal, Refusal> {
         let rules = self.rules.load_full();
-        let principal = identify(&rules, caller).await?;
-        if rules.htpasswd.is_some() && !principal.is_authenticated() {
+        let principal = self.identify(&rules, caller).await?;
+        let has_token =
+            matches!(&caller.credentials, Some(Credentials::Bearer(token)) if self.tokens.read(token).is_some());
+        if rules.htpasswd.is_some() && !principal.is_authenticated() && !has_token {
             self.metrics.denied(Refusal::Unauthenticated.reason());
             return Err(Refusal::Unauthenticated);
         }
@@ -330,7 +356,7 @@ impl Access {
         if rules.access.anonymous.contains(&Action::Pull) {
             return Refusal::Hidden;
         }
-        let refusal = match identify(&rules, caller).await {
+        let refusal = match self.identify(&rules, caller).await {
             Ok(principal) => without_pull(&rules, &principal),
             Err(busy) => busy,
         };
@@ -343,9 +369,39 @@ impl Access {
         self.rules.load().htpasswd.is_some()
     }
 
-    /// The value of `WWW-Authenticate` that goes with [`Refusal::Unauthenticated`].
-    pub const fn challenge() -> &'static str {
-        "Basic realm=\"larder\", charset=\"UTF-8\""
+    /// A token for `caller`. Who has no credential gets one that says so. Who has a wrong one gets that one too where it
+    /// wants to pull and nothing else: dockerd sends Docker Hub's password to every mirror (moby#42022), and what anybody may
+    /// pull is not kept from it. Who logs in, or wants to write, learns that the credential is wrong.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Unauthenticated`] or [`Refusal::Busy`].
+    pub async fn token(&self, caller: &Caller, only_pulls: bool) -> Result<Issued, Refusal> {
+        let rules = self.rules.load_full();
+        let principal = self.identify(&rules, caller).await?;
+        if caller.credentials.is_some() && !principal.is_authenticated() && !only_pulls && rules.htpasswd.is_some() {
+            self.metrics.denied(Refusal::Unauthenticated.reason());
+            return Err(Refusal::Unauthenticated);
+        }
+        Ok(self.tokens.issue(&principal))
+    }
+
+    /// A credential that means nothing here, another registry's for instance, tells nobody.
+    async fn identify(&self, rules: &Rules, caller: &Caller) -> Result<Principal, Refusal> {
+        match (&rules.htpasswd, &caller.credentials) {
+            (Some(htpasswd), Some(Credentials::Basic { user, password })) => {
+                match htpasswd.verify(user, password).await {
+                    Ok(true) => Ok(Principal::User(user.as_str().into())),
+                    Ok(false) => Ok(Principal::Anonymous),
+                    Err(htpasswd::Busy) => Err(Refusal::Busy),
+                }
+            }
+            (Some(htpasswd), Some(Credentials::Bearer(token))) => Ok(match self.tokens.read(token) {
+                Some(Principal::User(user)) if htpasswd.has(&user) => Principal::User(user),
+                _ => Principal::Anonymous,
+            }),
+            _ => Ok(Principal::Anonymous),
+        }
     }
 
     /// What the permission would rest on, for explanations; asks nobody. [`Ground::Anonymous`] opens of an upstream
@@ -376,18 +432,6 @@ fn needs_asking(repository: &RepositoryKey, proxied: &Proxied) -> bool {
 /// The answer to who has no right to pull. It is the same whether the repository exists or not.
 fn without_pull(rules: &Rules, principal: &Principal) -> Refusal {
     if rules.htpasswd.is_some() && !principal.is_authenticated() { Refusal::Unauthenticated } else { Refusal::Hidden }
-}
-
-/// A credential that means nothing here, another registry's for instance, tells nobody.
-async fn identify(rules: &Rules, caller: &Caller) -> Result<Principal, Refusal> {
-    let (Some(htpasswd), Some(Credentials::Basic { user, password })) = (&rules.htpasswd, &caller.credentials) else {
-        return Ok(Principal::Anonymous);
-    };
-    match htpasswd.verify(user, password).await {
-        Ok(true) => Ok(Principal::User(user.as_str().into())),
-        Ok(false) => Ok(Principal::Anonymous),
-        Err(htpasswd::Busy) => Err(Refusal::Busy),
-    }
 }
 
 #[cfg(test)]

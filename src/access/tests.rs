@@ -130,7 +130,9 @@ fn setup(access: &config::Access) -> Setup {
     let scripted = Arc::clone(&upstream);
     let build: Build = Box::new(move |_| Ok(Arc::<Scripted>::clone(&scripted)));
     let repositories = Arc::new(Repositories::new(&settings, build).unwrap());
-    let access = Access::new(access, &config::Limits::default(), repositories, Arc::new(Metrics::new()));
+    let clock = Clock::manual(crate::clock::Timestamp(1_000_000));
+    let signing = Signing { key: [7; token::KEY_BYTES], clock };
+    let access = Access::new(access, &config::Limits::default(), repositories, Arc::new(Metrics::new()), signing);
     Setup { access, upstream }
 }
 

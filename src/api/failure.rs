@@ -8,7 +8,6 @@ use http::Response;
 use http::StatusCode;
 use http::header;
 
-use crate::access::Access;
 use crate::oci::ErrorCode;
 use crate::telemetry;
 
@@ -39,7 +38,6 @@ pub(super) struct Failure {
 #[derive(Debug)]
 enum Extra {
     None,
-    Challenge,
     Allow(&'static str),
     Size(u64),
 }
@@ -67,10 +65,9 @@ impl Failure {
         Self { message, ..self }
     }
 
-    /// A credential is needed.
+    /// A credential is needed. The challenge that goes with it depends on the request.
     pub(super) fn unauthenticated() -> Self {
-        let new = Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, "a credential is needed");
-        Self { extra: Extra::Challenge, ..new }
+        Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, "a credential is needed")
     }
 
     /// The range lies outside of the body.
@@ -145,7 +142,6 @@ impl Failure {
         }
         match self.extra {
             Extra::None => {}
-            Extra::Challenge => headers::set(head, header::WWW_AUTHENTICATE, Access::challenge()),
             Extra::Allow(methods) => headers::set(head, header::ALLOW, methods),
             Extra::Size(size) => headers::set(head, header::CONTENT_RANGE, &format!("bytes */{size}")),
         }

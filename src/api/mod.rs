@@ -12,6 +12,7 @@ mod headers;
 mod health;
 mod receive;
 pub mod route;
+mod token;
 mod v2;
 
 use std::net::IpAddr;
@@ -26,6 +27,7 @@ use http::StatusCode;
 use http::header;
 use http::request::Parts;
 use tokio::sync::Semaphore;
+use url::Url;
 
 use crate::access::Access;
 use crate::access::Caller;
@@ -95,6 +97,8 @@ pub struct Api {
     scrub: Scrub,
     metrics: Arc<Metrics>,
     limits: config::Limits,
+    /// What clients call larder, where that is configured; changes with the configuration.
+    external_url: ArcSwapOption<Url>,
     /// What clients' own configuration is made from; changes with the configuration.
     clients: ArcSwapOption<ClientTarget>,
     running: Arc<Semaphore>,
@@ -125,8 +129,9 @@ impl Api {
     pub fn new(services: Services, limits: &config::Limits) -> Self {
         let Services { cache, push, views, access, repositories, report, scrub, metrics } = services;
         let running = Arc::new(Semaphore::new(usize::try_from(limits.requests).unwrap_or(Semaphore::MAX_PERMITS)));
-        let clients = ArcSwapOption::empty();
+        let (clients, external_url) = (ArcSwapOption::empty(), ArcSwapOption::empty());
         Self {
+            external_url,
             cache,
             push,
             views,
@@ -141,8 +146,9 @@ impl Api {
         }
     }
 
-    /// What clients' configuration is made from, from now on.
-    pub fn set_clients(&self, target: Option<ClientTarget>) {
+    /// What clients call larder and what their configuration is made from, from now on.
+    pub fn set_clients(&self, external_url: Option<Url>, target: Option<ClientTarget>) {
+        self.external_url.store(external_url.map(Arc::new));
         self.clients.store(target.map(Arc::new));
     }
 
@@ -153,7 +159,10 @@ impl Api {
         let mut response = match self.answer(door, &mut asked, body).await {
             Ok(response) => response,
             Err(failure) => {
-                let response = failure.response();
+                let mut response = failure.response();
+                if response.status() == StatusCode::UNAUTHORIZED {
+                    token::set_challenge(self, &head, peer, response.headers_mut());
+                }
                 account.cause = failure.into_cause();
                 response
             }
@@ -184,6 +193,7 @@ impl Api {
             (_, Route::Healthy) => Ok(health::healthy()),
             (_, Route::Ready) => Ok(health::ready(&self.report)),
             (_, Route::Metrics) => Ok(health::metrics(&self.metrics)),
+            (Door::Registry, Route::Token { only_pulls }) => Box::pin(token::answer(self, asked, only_pulls)).await,
             (Door::Registry, Route::ClientConfig(kind)) => self.client_config(&kind),
             (Door::Registry, Route::Version(place)) => v2::version::answer(self, asked, &place).await,
             (Door::Registry, Route::Manifest { place, reference, verb, tags }) => {

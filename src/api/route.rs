@@ -122,6 +122,11 @@ pub enum Route {
         /// Only referrers of this type.
         artifact_type: Option<String>,
     },
+    /// `/token`: who I am, for some minutes.
+    Token {
+        /// Whether nothing but pulls is wanted.
+        only_pulls: bool,
+    },
     /// `/healthz`: the process runs.
     Healthy,
     /// `/readyz`: it can serve what it holds.
@@ -237,6 +242,7 @@ impl Route {
             Self::Upload { .. } => "upload",
             Self::Tags { .. } => "tags",
             Self::Referrers { .. } => "referrers",
+            Self::Token { .. } => "token",
             Self::Healthy => "healthz",
             Self::Ready => "readyz",
             Self::Metrics => "metrics",
@@ -254,7 +260,9 @@ impl Route {
             | Self::Upload { place, .. }
             | Self::Tags { place, .. }
             | Self::Referrers { place, .. } => Some(place),
-            Self::Healthy | Self::Ready | Self::Metrics | Self::ClientConfig(_) | Self::Api(_) => None,
+            Self::Token { .. } | Self::Healthy | Self::Ready | Self::Metrics | Self::ClientConfig(_) | Self::Api(_) => {
+                None
+            }
         }
     }
 }
@@ -398,6 +406,7 @@ fn own(method: &Method, path: &str, query: Option<&str>) -> Result<Option<Route>
         "healthz" => Route::Healthy,
         "readyz" => Route::Ready,
         "metrics" => Route::Metrics,
+        "token" => Route::Token { only_pulls: query::only_pulls(query.unwrap_or_default()) },
         _ => {
             if let Some(kind) = path.strip_prefix("client-config/") {
                 only(method, "GET, HEAD")?;

@@ -115,14 +115,17 @@ pub(super) async fn run(arguments: &Arguments, global: &Global, console: &Consol
 async fn version_check(server: &Server) -> Result<Finding, Error> {
     let answer = server.send(Method::GET, "/v2/", None, &[]).await?;
     let version = answer.headers.get(API_VERSION).and_then(|value| value.to_str().ok());
-    let challenge = answer.headers.contains_key(header::WWW_AUTHENTICATE);
+    let challenge = answer.headers.get(header::WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
     Ok(match (answer.status, version, challenge) {
         (StatusCode::OK, Some("registry/2.0"), _) => finding(Weight::Good, "/v2/ answers as a registry"),
-        (StatusCode::UNAUTHORIZED, Some("registry/2.0"), true) => finding(
+        (StatusCode::UNAUTHORIZED, Some("registry/2.0"), Some(challenge)) if challenge.starts_with("Bearer ") => {
+            finding(Weight::Good, "/v2/ sends clients to /token, which lets anybody in; access says what they may do")
+        }
+        (StatusCode::UNAUTHORIZED, Some("registry/2.0"), Some(_)) => finding(
             Weight::Remark,
             "/v2/ wants a credential: dockerd, which has none for a mirror, goes to the upstream",
         ),
-        (StatusCode::UNAUTHORIZED, _, false) => {
+        (StatusCode::UNAUTHORIZED, _, None) => {
             finding(Weight::Wrong, "/v2/ answers 401 without a challenge: clients do not know how to log in")
         }
         (StatusCode::OK | StatusCode::UNAUTHORIZED, ..) => {

@@ -49,6 +49,8 @@ pub struct Limits {
     pub password_memory: Duration,
     /// Password checks at the same time; each takes a core for a while.
     pub password_checks: u32,
+    /// How long a token of `/token` is valid.
+    pub token_life: Duration,
     /// References in one request to refresh or evict.
     pub references: u32,
 }
@@ -76,6 +78,7 @@ impl Default for Limits {
             decisions: 10_000,
             password_memory: Duration::from_mins(5),
             password_checks: 2,
+            token_life: Duration::from_mins(5),
             references: 1_000,
         }
     }
@@ -103,6 +106,7 @@ impl Limits {
         table.set("decisions", &mut self.decisions, Value::at_least_one);
         table.set("password_memory", &mut self.password_memory, Value::duration);
         table.set("password_checks", &mut self.password_checks, Value::at_least_one);
+        table.set("token_life", &mut self.token_life, positive);
         table.set("references", &mut self.references, Value::at_least_one);
     }
 }

@@ -4,11 +4,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ring::rand::SecureRandom;
+use ring::rand::SystemRandom;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
 
 use crate::access::Access;
+use crate::access::Signing;
+use crate::access::token::KEY_BYTES;
 use crate::api::Api;
 use crate::api::Door;
 use crate::api::Services;
@@ -60,6 +64,9 @@ pub enum Error {
     /// An address can't be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// A key can't be drawn.
+    #[error("the system gave no random bytes")]
+    Random,
     /// The certificate can't be used.
     #[error("setting up TLS")]
     Tls(#[source] TlsError),
@@ -106,7 +113,9 @@ pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging
     let certificates = now.tls.as_ref().map(Certificates::new).transpose().map_err(Error::Tls)?.map(Arc::new);
     let repositories = Repositories::new(&settings(&now, &registry), upstreams(&clock, &tasks, &metrics));
     let repositories = Arc::new(repositories.map_err(Error::Repositories)?);
-    let access = Arc::new(Access::new(&now.access, &now.limits, Arc::clone(&repositories), Arc::clone(&metrics)));
+    let signing = Signing { key: token_key(&store).await?, clock: clock.clone() };
+    let access = Access::new(&now.access, &now.limits, Arc::clone(&repositories), Arc::clone(&metrics), signing);
+    let access = Arc::new(access);
     let cache = Cache::new(
         store.clone(),
         Arc::clone(&repositories),
@@ -139,7 +148,7 @@ pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging
         metrics: Arc::clone(&metrics),
     };
     let api = Api::new(services, &now.limits);
-    api.set_clients(client::target(&now, &registry));
+    api.set_clients(now.external_url.clone(), client::target(&now, &registry));
     let api = Arc::new(api);
     Ok(App {
         registry,
@@ -233,7 +242,7 @@ impl App {
                 }
                 access.reload(&now.access);
                 views.fallbacks.reload(now.build_caches.clone());
-                api.set_clients(client::target(&now, &registry));
+                api.set_clients(now.external_url.clone(), client::target(&now, &registry));
                 if let Some(logging) = &logging
                     && let Err(error) = logging.set(&now.telemetry.log)
                 {
@@ -247,6 +256,21 @@ impl App {
             }
         }
     }
+}
+
+/// The key that tokens are signed with: drawn once, kept with the store, so that a restart ends no token. Where it can't be
+/// written it lives as long as the process.
+async fn token_key(store: &Store) -> Result<[u8; KEY_BYTES], Error> {
+    let kept: Option<String> = store.state("tokens", "key").await.map_err(Error::Store)?;
+    let mut key = [0; KEY_BYTES];
+    if kept.is_some_and(|kept| hex::decode_to_slice(kept, &mut key).is_ok()) {
+        return Ok(key);
+    }
+    SystemRandom::new().fill(&mut key).map_err(|_| Error::Random)?;
+    if let Err(error) = store.put_state("tokens", "key", &hex::encode(key)).await {
+        tracing::warn!(error = %crate::telemetry::chain(&error), "tokens end with this process: their key can't be kept");
+    }
+    Ok(key)
 }
 
 /// What the configuration says of repositories.

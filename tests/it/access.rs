@@ -73,11 +73,14 @@ async fn ask(larder: &Larder, way: &Way, who: &str) -> Answer {
     larder.ask(way.0, &way.1, &headers).await
 }
 
-/// What an answer tells: all of it but the date and the length of waits.
+/// What an answer tells: all of it but the date, the length of waits, and what of the request's own words it repeats.
 fn told(answer: &Answer) -> (u16, Vec<(String, String)>, Vec<u8>) {
     let mut headers: Vec<_> =
         answer.headers.iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap().to_owned())).collect();
     headers.retain(|(name, _)| name != "date");
+    for (_, value) in headers.iter_mut().filter(|(name, _)| name == "www-authenticate") {
+        value.truncate(value.find(",scope=").unwrap_or(value.len()));
+    }
     headers.sort();
     (answer.status, headers, answer.body.to_vec())
 }
@@ -102,7 +105,10 @@ async fn who_says_nothing_gets_one_401_for_everything_there_is_and_is_not() {
         for (at, first) in ways("library/app", &image).iter().enumerate() {
             let want = told(&ask(&larder, first, who).await);
             assert_eq!(want.0, 401, "{first:?} {who}");
-            assert!(want.1.iter().any(|(n, v)| n == "www-authenticate" && v.starts_with("Basic ")), "{first:?}");
+            assert!(
+                want.1.iter().any(|(n, v)| n == "www-authenticate" && v.starts_with("Bearer realm=\"http://")),
+                "{first:?}"
+            );
             for name in names {
                 let way = &ways(name, &image)[at];
                 assert_eq!(told(&ask(&larder, way, who).await), want, "{way:?} {who}");
@@ -192,4 +198,57 @@ async fn what_the_patterns_leave_out_is_denied_whichever_way_it_is_asked_for() {
         assert_eq!(refreshed.json()["results"][0]["outcome"], "failed");
     }
     assert_eq!(upstream.asked_anything(), 0);
+}
+
+/// A token as `/token` gives it.
+async fn token(larder: &Larder, query: &str, who: &str) -> Result<String, u16> {
+    let headers: Vec<_> = [("Authorization", who)].into_iter().filter(|(_, who)| !who.is_empty()).collect();
+    let answer = larder.ask("GET", &format!("/token?service=larder{query}"), &headers).await;
+    if answer.status != 200 {
+        assert!(answer.header("www-authenticate").starts_with("Basic "));
+        return Err(answer.status);
+    }
+    let document = answer.json();
+    assert_eq!(document["token"], document["access_token"]);
+    assert_eq!((&document["expires_in"], answer.header("cache-control")), (&300.into(), "no-store"));
+    Ok(format!("Bearer {}", document["token"].as_str().unwrap()))
+}
+
+/// dockerd asks `/v2/` first and goes to the upstream, without a word, where that can't be got over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_without_a_credential_gets_a_token_and_what_anybody_may_pull() {
+    let Guarded { upstream: _upstream, larder, image, .. } = guarded(r#"["pull"]"#).await;
+    let refused = larder.get("/v2/").await;
+    let realm = format!("Bearer realm=\"http://{}/token\",service=\"larder\"", larder.address);
+    assert_eq!((refused.status, refused.header("www-authenticate")), (401, realm.as_str()));
+    let hub = basic("hub-user", "hub-password");
+    for who in ["", hub.as_str()] {
+        let anonymous = token(&larder, "&scope=repository:library/app:pull", who).await.unwrap();
+        assert_eq!(larder.ask("GET", "/v2/", &[("Authorization", &anonymous)]).await.status, 200);
+        let pulled = larder.ask("GET", "/v2/library/app/manifests/1", &[("Authorization", &anonymous)]).await;
+        assert!(pulled.status == 200 && pulled.body[..] == image.manifest[..]);
+        let path = "/v2/cache/app/manifests/1";
+        let pushed = larder.ask("PUT", path, &[("Authorization", &anonymous)]).await;
+        let scope = ",scope=\"repository:cache/app:pull,push\"";
+        assert_eq!(pushed.status, 401);
+        assert!(pushed.header("www-authenticate").ends_with(scope), "{}", pushed.header("www-authenticate"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_stands_for_the_password_and_only_for_a_while() {
+    let Guarded { upstream: _upstream, larder, .. } = guarded("[]").await;
+    let alice = token(&larder, "&scope=repository:library/app:pull", &basic("alice", "alice-word")).await.unwrap();
+    let pull =
+        async |who: &str| larder.ask("GET", "/v2/library/app/manifests/1", &[("Authorization", who)]).await.status;
+    assert_eq!(pull(&alice).await, 200);
+    assert_eq!(pull(&token(&larder, "", "").await.unwrap()).await, 401, "a token that is nobody's opens nothing more");
+    // Who logs in names no repository, and who wants to write means it.
+    let wrong = basic("alice", "bob-word");
+    assert_eq!(token(&larder, "", &wrong).await, Err(401));
+    assert_eq!(token(&larder, "&scope=repository:library/app:pull,push", &wrong).await, Err(401));
+    let changed = format!("{alice}x");
+    assert_eq!(pull(&changed).await, 401);
+    larder.clock.advance(std::time::Duration::from_mins(7));
+    assert_eq!(pull(&alice).await, 401);
 }

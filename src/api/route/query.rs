@@ -147,3 +147,11 @@ pub(super) fn value(query: &str, name: &str) -> Option<String> {
     let mut pairs = url::form_urlencoded::parse(query.as_bytes()).take(PAIRS_MAX);
     pairs.find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.into_owned())
 }
+
+/// Whether a client that asks for a token names repositories and wants nothing but to pull them
+/// (`scope=repository:<name>:pull`). Who logs in names none.
+pub(super) fn only_pulls(query: &str) -> bool {
+    let pairs = url::form_urlencoded::parse(query.as_bytes()).take(PAIRS_MAX).filter(|(key, _)| key == "scope");
+    let mut wanted = pairs.flat_map(|(_, scopes)| scopes.split(' ').map(str::to_owned).collect::<Vec<_>>()).peekable();
+    wanted.peek().is_some() && wanted.all(|scope| scope.starts_with("repository:") && scope.ends_with(":pull"))
+}
