@@ -145,6 +145,7 @@ fn every_metric_is_explained_and_no_other() {
     used.store_bytes("proxied", 1);
     used.denied("hidden");
     used.connection_refused("limit");
+    used.run_refused("runs");
     let told = used.encode();
     let mut metrics = BTreeSet::new();
     for line in told.lines().filter_map(|line| line.strip_prefix("# TYPE larder_")) {

@@ -3,6 +3,8 @@
 //!
 //! Answers of 5xx carry no internal text; the causes go to the log, once. "Unknown" and "not yours" are one answer.
 
+use std::time::Duration;
+
 use http::StatusCode;
 
 use crate::access::Refusal;
@@ -16,10 +18,14 @@ use crate::telemetry;
 use crate::upstream;
 use crate::upstream::Fault;
 use crate::upstream::NoConnection;
+use crate::views;
 
 use super::failure::Failure;
 use super::failure::SOON;
 use super::route::Problem;
+
+/// When there may be room for a run again: runs end by the minute at most.
+const A_RUN_LATER: Duration = Duration::from_mins(1);
 
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
@@ -155,6 +161,23 @@ impl From<&store::Error> for Failure {
             | store::Error::Index(_) => Self::internal(),
         };
         failure.because(error)
+    }
+}
+
+impl From<views::Error> for Failure {
+    fn from(error: views::Error) -> Self {
+        let full = |message| {
+            let new = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message);
+            new.later(Some(A_RUN_LATER))
+        };
+        let failure = match &error {
+            views::Error::Runs { .. } => {
+                full("there are as many runs as limits.runs allows; end one, or wait until one is over")
+            }
+            views::Error::Tags { .. } => full("the run saw as many tags as limits.run_tags allows; begin another run"),
+            views::Error::Store(error) => return error.into(),
+        };
+        failure.because(&error)
     }
 }
 

@@ -219,10 +219,10 @@ impl Api {
     /// The repository that a request means; noted in its account. Which registries are configured is nothing that
     /// somebody learns who would not be told of a repository either.
     async fn find(&self, asked: &mut Asked<'_>, place: &Place) -> Result<RepositoryKey, Failure> {
-        // Views of a run are not served yet; an unpinned answer in their stead would be a wrong one.
-        let found =
-            if place.run.is_some() { Err(NameProblem::Unknown) } else { self.repositories.find(&place.spelling) };
-        match found {
+        if let Some(run) = &place.run {
+            self.views.runs.touch(run);
+        }
+        match self.repositories.find(&place.spelling) {
             Ok(key) => {
                 asked.account.repository = Some(key.clone());
                 Ok(key)

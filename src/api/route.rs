@@ -204,6 +204,18 @@ pub enum Api {
     Evict,
     /// Hash again what is stored.
     Scrub,
+    /// Which runs live.
+    Runs,
+    /// What a run saw.
+    Run {
+        /// Its name.
+        id: String,
+    },
+    /// End a run.
+    EndRun {
+        /// Its name.
+        id: String,
+    },
 }
 
 /// Why a request is none that is answered.
@@ -330,8 +342,7 @@ impl Place {
             && reserved == "run"
             && self.run.is_none()
         {
-            let good = !run.is_empty() && run.len() <= RUN_BYTES_MAX && run.bytes().all(is_of_token);
-            self.run = Some(good.then(|| run.clone().into_owned()).ok_or(Problem::Name)?);
+            self.run = Some(is_run(run).then(|| run.clone().into_owned()).ok_or(Problem::Name)?);
             rest = tail;
         }
         // Reserved first segments name no repository.
@@ -444,7 +455,12 @@ fn api(method: &Method, noun: &str, query: &str) -> Result<Api, Problem> {
         "refresh" => told().map(|_| Api::Refresh),
         "evict" => told().map(|_| Api::Evict),
         "scrub" => told().map(|_| Api::Scrub),
-        _ => Err(Problem::Nowhere),
+        "runs" => asked().map(|_| Api::Runs),
+        _ => {
+            let id = noun.strip_prefix("runs/").filter(|id| is_run(id)).ok_or(Problem::Nowhere)?.to_owned();
+            let verb = only(method, "GET, HEAD, DELETE")?;
+            Ok(if verb == Verb::Delete { Api::EndRun { id } } else { Api::Run { id } })
+        }
     }
 }
 
@@ -461,6 +477,11 @@ fn only(method: &Method, allowed: &'static str) -> Result<Verb, Problem> {
         Method::PATCH => Verb::Patch,
         _ => Verb::Post,
     })
+}
+
+/// Whether the text can be the name of a run.
+fn is_run(text: &str) -> bool {
+    !text.is_empty() && text.len() <= RUN_BYTES_MAX && text.bytes().all(is_of_token) && !matches!(text, "." | "..")
 }
 
 /// What tokens and names of runs are made of.

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use bytes::Bytes;
 use http::Method;
 use http::Request;
@@ -21,6 +22,7 @@ use tokio::net::TcpStream;
 use url::Url;
 
 use crate::config::Config;
+use crate::config::Secret;
 use crate::config::client;
 
 use super::Error;
@@ -37,6 +39,8 @@ const ANSWER_BYTES_MAX: usize = 256 << 20;
 #[derive(Debug)]
 pub(super) struct Server {
     url: Url,
+    /// What it is asked with: the user and password that stood in the URL, as `Authorization` has them.
+    credential: Option<Secret>,
     /// The flag that names another server, for messages.
     flag: &'static str,
     /// The certificate that the configuration says the server has.
@@ -73,9 +77,12 @@ impl Server {
     pub(super) fn at(text: &str, flag: &'static str) -> Result<Self, Error> {
         let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let url = Url::parse(&full).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        let url =
+        let mut url =
             url.ok_or_else(|| Error::Usage(format!("{flag}: `{text}` is not a URL like http://127.0.0.1:5001")))?;
-        Ok(Self { url, flag, certificate: None })
+        let credential = credential(&url);
+        // What is printed of it holds no password; a URL with a host takes both.
+        let _ = (url.set_username(""), url.set_password(None));
+        Ok(Self { url, credential, flag, certificate: None })
     }
 
     /// Where it is.
@@ -86,6 +93,12 @@ impl Server {
     /// Reads a document.
     pub(super) async fn get(&self, path: &str) -> Result<Value, Error> {
         let answer = self.send(Method::GET, path, None, &[]).await?;
+        document(answer).await
+    }
+
+    /// Removes something, and reads what became of it.
+    pub(super) async fn delete(&self, path: &str) -> Result<Value, Error> {
+        let answer = self.send(Method::DELETE, path, None, &[]).await?;
         document(answer).await
     }
 
@@ -135,6 +148,9 @@ impl Server {
         let stream = self.connect().await?;
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, self.authority());
         request = request.header(header::USER_AGENT, concat!("larder/", env!("CARGO_PKG_VERSION")));
+        if let Some(credential) = &self.credential {
+            request = request.header(header::AUTHORIZATION, credential.reveal());
+        }
         for (name, value) in headers {
             request = request.header(name, *value);
         }
@@ -228,6 +244,18 @@ async fn refusal(answer: Answer) -> Error {
         Some(said) => Error::Refused(format!("the server answers {status}: {said}")),
         None => Error::Refused(format!("the server answers {status}")),
     }
+}
+
+/// The user and password of a URL, as `Authorization` has them.
+fn credential(url: &Url) -> Option<Secret> {
+    let decoded = |text: &str| {
+        // As a value of a form, in which a plus means itself.
+        let form = format!("_={}", text.replace('+', "%2B").replace('&', "%26"));
+        url::form_urlencoded::parse(form.as_bytes()).next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+    };
+    let (user, password) = (decoded(url.username()), decoded(url.password().unwrap_or_default()));
+    let word = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+    (!user.is_empty()).then(|| Secret::new(&format!("Basic {word}")))
 }
 
 /// A value for a query: everything but letters, digits and what names are made of is escaped.

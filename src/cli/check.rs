@@ -79,6 +79,7 @@ fn sentences(loaded: &Loaded) -> Vec<String> {
     said.extend(upstreams(config));
     said.extend(freshness(config));
     said.push(hosted(config));
+    said.push(runs(config));
     said.extend(config.build_caches.iter().map(build_cache));
     said.push(store(config));
     said
@@ -205,6 +206,15 @@ fn hosted(config: &Config) -> String {
     format!("Names that live here and never come from an upstream: {}.", patterns.join(", "))
 }
 
+fn runs(config: &Config) -> String {
+    format!(
+        "A tag means the same for all of a run (run/<id>/ in front of a name) until nobody used that for {}; what runs saw \
+         is not evicted, up to {}% of store.max_size.",
+        duration::show(config.runs.keep),
+        config.runs.max_share,
+    )
+}
+
 fn build_cache(entry: &BuildCache) -> String {
     let pattern = entry.pattern.as_str();
     let fallback: Vec<&str> = entry.fallback.iter().map(Template::as_str).collect();
@@ -300,6 +310,7 @@ Images come from these upstreams; a name without a host means docker.io:
 A tag is fresh for 1m, then served for 10m while its upstream is asked, and for 30d while that is unavailable; of an upstream with a credential it is asked for each time.
   **:sha-*: never asked for again
 Names that live here and never come from an upstream: cache/**.
+A tag means the same for all of a run (run/<id>/ in front of a name) until nobody used that for 1d; what runs saw is not evicted, up to 25% of store.max_size.
 What came from upstreams takes at most 50GiB in ./larder-data; eviction begins at 95% of it and ends at 85%; 256MiB of the disk stay free. What is acknowledged survives a power cut.";
         assert_eq!(said, wanted);
     }

@@ -15,6 +15,7 @@ mod holder;
 mod ls;
 mod rebuild;
 mod refresh;
+mod runs;
 mod scrub;
 mod serve;
 mod status;
@@ -92,6 +93,9 @@ enum Command {
     Evict(refresh::Arguments),
     /// Hash what is stored again, paced
     Scrub,
+    /// What pipelines' runs saw
+    #[command(subcommand)]
+    Runs(runs::Order),
     /// Make the index again from the tree, while no server runs
     Rebuild(rebuild::Arguments),
     /// The completions of a shell
@@ -175,6 +179,7 @@ fn perform(line: &CommandLine, console: &Console) -> Result<Outcome, Error> {
         Command::Refresh(arguments) => block_on(refresh::run(refresh::Order::Refresh, arguments, global, console)),
         Command::Evict(arguments) => block_on(refresh::run(refresh::Order::Evict, arguments, global, console)),
         Command::Scrub => block_on(scrub::run(global, console)),
+        Command::Runs(order) => block_on(runs::run(order, global, console)),
     }
 }
 

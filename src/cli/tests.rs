@@ -68,6 +68,7 @@ async fn ask(line: &[&str]) -> (Result<Outcome, Error>, String) {
             super::refresh::run(super::refresh::Order::Evict, arguments, global, &console).await
         }
         super::Command::Scrub => super::scrub::run(global, &console).await,
+        super::Command::Runs(order) => super::runs::run(order, global, &console).await,
         other => panic!("{other:?} asks nobody"),
     };
     (outcome, console.said())
@@ -182,6 +183,44 @@ async fn ls_shows_repositories_and_the_tags_of_one() {
     assert_eq!(said.lines().count(), 2, "only the tag that was asked for: {said}");
     let (outcome, _) = ask(&["ls", "app:3", "--admin", &admin]).await;
     assert_eq!(outcome.expect("it ran"), Outcome::Undone, "a tag that is not here");
+}
+
+#[tokio::test]
+async fn runs_are_listed_shown_and_ended() {
+    let address = server(|method, path| {
+        let (status, body) = match (method, path) {
+            ("GET", "/api/v1/runs") => (
+                "200 OK",
+                r#"{"runs":[{"id":"ci-7","began_at":"B","used_at":"U","expires_at":"E","tags":2}],"more":false}"#,
+            ),
+            ("GET", "/api/v1/runs/ci-7") => (
+                "200 OK",
+                r#"{"id":"ci-7","tags":[{"repository":"docker.io/library/app","tag":"1","digest":"sha256:ab","at":"A"}]}"#,
+            ),
+            ("DELETE", "/api/v1/runs/ci-7") => ("200 OK", r#"{"id":"ci-7","outcome":"ended"}"#),
+            _ => ("404 Not Found", r#"{"errors":[{"message":"there is no such run"}]}"#),
+        };
+        (status, "", body)
+    })
+    .await;
+    let url = format!("http://{address}");
+    for at in [["--admin", &url], ["--server", &url]] {
+        for (line, want) in [
+            (vec!["runs", "list"], "RUN   TAGS  BEGAN  LAST USE  OVER AT\nci-7  2     B      U         E\n"),
+            (
+                vec!["runs", "show", "ci-7"],
+                "REPOSITORY             TAG  DIGEST     SINCE\ndocker.io/library/app  1    sha256:ab  A\n",
+            ),
+            (vec!["runs", "end", "ci-7"], "ci-7: ended\n"),
+        ] {
+            let (outcome, said) = ask(&[line.as_slice(), &at].concat()).await;
+            assert_eq!((outcome.expect("it ran"), said.as_str()), (Outcome::Done, want));
+        }
+        let (outcome, _) = ask(&["runs", "show", "other", at[0], at[1]]).await;
+        assert!(matches!(&outcome, Err(Error::Refused(said)) if said.contains("no such run")), "{outcome:?}");
+    }
+    let (outcome, _) = ask(&["runs", "end", "a/b", "--admin", &url]).await;
+    assert!(matches!(outcome, Err(Error::Usage(_))), "{outcome:?}");
 }
 
 #[tokio::test]

@@ -53,6 +53,10 @@ pub struct Limits {
     pub token_life: Duration,
     /// References in one request to refresh or evict.
     pub references: u32,
+    /// Runs that live at the same time; beyond it a new one is 429 with `Retry-After`.
+    pub runs: u32,
+    /// Tags that one run sees; beyond it a further one is 429 with `Retry-After`.
+    pub run_tags: u32,
 }
 
 impl Default for Limits {
@@ -80,6 +84,8 @@ impl Default for Limits {
             password_checks: 2,
             token_life: Duration::from_mins(5),
             references: 1_000,
+            runs: 20_000,
+            run_tags: 1_000,
         }
     }
 }
@@ -108,6 +114,8 @@ impl Limits {
         table.set("password_checks", &mut self.password_checks, Value::at_least_one);
         table.set("token_life", &mut self.token_life, positive);
         table.set("references", &mut self.references, Value::at_least_one);
+        table.set("runs", &mut self.runs, Value::at_least_one);
+        table.set("run_tags", &mut self.run_tags, Value::at_least_one);
     }
 }
 

@@ -50,6 +50,7 @@ pub use store::Store;
 pub use telemetry::Telemetry;
 pub use upstream::Upstream;
 pub use views::BuildCache;
+pub use views::Runs;
 
 use document::Position;
 use reading::Reading;
@@ -81,6 +82,8 @@ pub struct Config {
     pub hosted: Vec<Hosted>,
     /// For how long tags are fresh.
     pub freshness: Freshness,
+    /// How long a pipeline's run sees the same.
+    pub runs: Runs,
     /// Which build caches stand in for missing ones.
     pub build_caches: Vec<BuildCache>,
     /// How what nothing names is collected.
@@ -218,6 +221,7 @@ impl Config {
             upstreams: upstream::read(None),
             hosted: repository::default_hosted(),
             freshness: Freshness::default(),
+            runs: Runs::default(),
             build_caches: Vec::new(),
             gc: Gc::default(),
             scrub: Scrub::default(),
@@ -234,7 +238,7 @@ impl Config {
 
     fn read(&mut self, root: &Value<'_>, sources: &Sources) {
         let Some(mut table) = root.table() else { return };
-        table.later(&["index", "runs", "forges", "hooks", "warm", "timezone", "retention", "notify"]);
+        table.later(&["index", "forges", "hooks", "warm", "timezone", "retention", "notify"]);
         let listen = table.get("listen");
         let listen_place = place(listen.as_ref(), root, sources);
         if sources.listen.is_empty() {
@@ -253,6 +257,7 @@ impl Config {
         self.read_upstreams(&mut table);
         table.set("hosted", &mut self.hosted, repository::hosted);
         table.set("freshness", &mut self.freshness, repository::freshness);
+        table.within("runs", |table| self.runs.read(table));
         table.set("build_caches", &mut self.build_caches, views::build_caches);
         table.within("gc", |table| self.gc.read(table));
         table.within("scrub", |table| self.scrub.read(table));

@@ -1,15 +1,42 @@
-//! Which build cache stands in where a branch has none yet.
+//! How long a pipeline's run sees the same, and which build cache stands in where a branch has none yet.
+
+use std::time::Duration;
 
 use crate::oci::Tag;
 use crate::pattern::Glob;
 use crate::pattern::Template;
 use crate::pattern::template::TemplateError;
 
+use super::limits::positive;
+use super::size;
+use super::table::Table;
 use super::table::suggest;
 use super::value::Value;
 
 /// The variables of fallbacks that are not read from the tag: the branch that a branch began at.
 const FROM_FORGES: [&str; 1] = ["base"];
+
+/// Run views.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Runs {
+    /// How long a run lives from its last use.
+    pub keep: Duration,
+    /// The share of `store.max_size`, in percent, that runs may keep from eviction; beyond it the oldest lose that.
+    pub max_share: u8,
+}
+
+impl Default for Runs {
+    fn default() -> Self {
+        Self { keep: Duration::from_hours(24), max_share: 25 }
+    }
+}
+
+impl Runs {
+    pub(super) fn read(&mut self, table: &mut Table<'_>) {
+        table.set("keep", &mut self.keep, positive);
+        table.set("max_share", &mut self.max_share, |value| value.parsed(size::percent));
+    }
+}
 
 /// Hosted repositories that hold build caches.
 #[derive(Debug, Clone, PartialEq, Eq)]

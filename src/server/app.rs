@@ -40,6 +40,7 @@ use crate::telemetry::logging::Logging;
 use crate::upstream::Deps;
 use crate::upstream::Remote;
 use crate::views::Fallbacks;
+use crate::views::Runs;
 use crate::views::Views;
 
 use super::Certificates;
@@ -127,6 +128,7 @@ pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging
     let shutdown = Shutdown::new();
     let facts = Facts { listen: registry.clone(), store: now.store.path.clone(), max_bytes: now.store.max_size };
     let scrub = Scrub::new(store.clone(), clock.clone(), tasks.clone(), now.scrub.rate);
+    let views = views(&now, &store, &clock, &tasks, &metrics);
     let report = Report::new(
         store.clone(),
         cache.clone(),
@@ -136,7 +138,6 @@ pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging
         clock,
         facts,
     );
-    let views = Views { fallbacks: Fallbacks::new(store.clone(), now.build_caches.clone()) };
     let services = Services {
         cache: cache.clone(),
         push: Push::new(store.clone(), Arc::clone(&repositories)),
@@ -177,8 +178,12 @@ impl App {
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), store::Error> {
         let now = Arc::clone(&self.config.borrow());
         let marks = self.config.clone();
-        let evictor = self.cache.clone().evict_under_pressure(move || Some(Watermarks::of(&marks.borrow().store)));
+        let evictor = self.cache.clone().evict_under_pressure(self.views.runs.clone(), move || {
+            let now = marks.borrow();
+            Some(Watermarks::of(&now.store, &now.runs))
+        });
         self.tasks.spawn("evictor", evictor);
+        self.tasks.spawn("run-keeper", self.views.runs.clone().keep());
         self.tasks.spawn("scrub-keeper", self.scrub.clone().keep(now.scrub.every));
         self.tasks.spawn("reload", self.follow_configuration());
         let files = usize::try_from(super::files_allowed() / 2).unwrap_or(usize::MAX);
@@ -242,6 +247,7 @@ impl App {
                 }
                 access.reload(&now.access);
                 views.fallbacks.reload(now.build_caches.clone());
+                views.runs.reload(now.runs.clone());
                 api.set_clients(now.external_url.clone(), client::target(&now, &registry));
                 if let Some(logging) = &logging
                     && let Err(error) = logging.set(&now.telemetry.log)
@@ -271,6 +277,14 @@ async fn token_key(store: &Store) -> Result<[u8; KEY_BYTES], Error> {
         tracing::warn!(error = %crate::telemetry::chain(&error), "tokens end with this process: their key can't be kept");
     }
     Ok(key)
+}
+
+/// Which manifests tags mean.
+fn views(config: &Config, store: &Store, clock: &Clock, tasks: &Tasks, metrics: &Arc<Metrics>) -> Views {
+    let fallbacks = Fallbacks::new(store.clone(), config.build_caches.clone());
+    let (clock, tasks, metrics) = (clock.clone(), tasks.clone(), Arc::clone(metrics));
+    let runs = Runs::new(store.clone(), clock, tasks, metrics, config.runs.clone(), &config.limits);
+    Views { fallbacks, runs }
 }
 
 /// What the configuration says of repositories.

@@ -131,7 +131,7 @@ impl Error {
     }
 
     /// Whether a record of the tree is not what was written.
-    pub(super) fn is_damaged_record(&self) -> bool {
+    pub fn is_damaged_record(&self) -> bool {
         matches!(self, Self::Tree(tree::Error::Damaged { .. }))
     }
 

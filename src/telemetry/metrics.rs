@@ -138,6 +138,9 @@ pub struct Metrics {
     connections: Gauge,
     connections_refused: Family<ReasonLabel, Counter>,
     requests_running: Gauge,
+    runs: Gauge,
+    run_pins: Gauge,
+    runs_refused: Family<ReasonLabel, Counter>,
     panics: Counter,
 }
 
@@ -174,6 +177,9 @@ impl Metrics {
             connections: Gauge::default(),
             connections_refused: Family::default(),
             requests_running: Gauge::default(),
+            runs: Gauge::default(),
+            run_pins: Gauge::default(),
+            runs_refused: Family::default(),
             panics: Counter::default(),
         };
         new.registered()
@@ -217,6 +223,9 @@ impl Metrics {
         list.register("connections", "Open connections of clients", self.connections.clone());
         list.register("connections_refused", "Connections not served", self.connections_refused.clone());
         list.register("requests_running", "Requests being answered", self.requests_running.clone());
+        list.register("runs", "Runs of pipelines that live", self.runs.clone());
+        list.register("run_pins", "Tags that those runs saw", self.run_pins.clone());
+        list.register("runs_refused", "Answers refused because a run had no room", self.runs_refused.clone());
         list.register("panics", "Requests that failed by a fault of the program", self.panics.clone());
         self
     }
@@ -339,6 +348,21 @@ impl Metrics {
     /// Requests began (`+1`) or ended (`-1`).
     pub fn requests_running(&self, delta: i64) {
         self.requests_running.inc_by(delta);
+    }
+
+    /// Runs began (`+1`) or ended (`-1`).
+    pub fn runs(&self, delta: i64) {
+        self.runs.inc_by(delta);
+    }
+
+    /// Runs saw more tags, or fewer.
+    pub fn run_pins(&self, delta: i64) {
+        self.run_pins.inc_by(delta);
+    }
+
+    /// There was no room for another run (`runs`), or for another tag in one (`tags`).
+    pub fn run_refused(&self, reason: &'static str) {
+        self.runs_refused.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     /// A request failed by a fault of the program.

@@ -10,6 +10,7 @@ use crate::support::Upstream;
 use crate::support::images::Image;
 use crate::support::images::image;
 use crate::support::larder::eventually;
+use crate::support::larder::files;
 
 /// A small file system of its own, in memory.
 struct Small(std::path::PathBuf);
@@ -108,6 +109,35 @@ async fn a_file_system_that_is_read_only_is_served_from() {
     let ready = larder.get("/readyz").await;
     assert_eq!(ready.status, 200);
     assert!(String::from_utf8_lossy(&ready.body).contains("read-only"), "{:?}", ready.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_goes_on_seeing_the_same_while_the_disk_takes_no_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let Some(small) = Small::mount(&data, 24) else { return };
+    let upstream = Upstream::start().await;
+    let (old, new) = (image(74, &[1000]), image(75, &[1000]));
+    upstream.add("library/app", "1", &old);
+    let always = r#", "freshness": [{"match": "**", "fresh_for": "0s", "stale_while_revalidate": "0s"}]"#;
+    let larder = Larder::configured_at(&upstream, &data, always).await;
+    assert_eq!(larder.manifest("library/app", "1").await.status, 200);
+    larder.settled().await;
+    let taken = small.take_all_but(0);
+    larder.says("\"store\":\"full\"").await;
+    let seen = async |run: &str| larder.get(&format!("/run/{run}/v2/library/app/manifests/1")).await;
+    assert!(seen("a").await.body[..] == old.manifest[..]);
+    upstream.add("library/app", "1", &new);
+    assert!(larder.manifest("library/app", "1").await.body[..] == new.manifest[..]);
+    for _ in 0..2 {
+        assert!(seen("a").await.body[..] == old.manifest[..]);
+    }
+    assert!(files(&data.join("state/runs")).is_empty());
+    std::fs::remove_file(taken).unwrap();
+    larder.says("\"store\":\"ok\"").await;
+    // Another run begins, and what was kept in memory alone is written with it.
+    assert!(seen("b").await.body[..] == new.manifest[..]);
+    eventually("both are written", async || files(&data.join("state/runs")).len() == 2).await;
 }
 
 /// A pull of all of an image, each byte looked at; the store may or may not keep it.

@@ -19,6 +19,7 @@ mod names;
 mod outage;
 mod pull;
 mod resume;
+mod runs;
 mod sending;
 mod shutdown;
 mod single_flight;

@@ -1,9 +1,11 @@
-//! The API for whoever runs the server (docs/api.md), one file a noun. Of it, the registry's listener has `refresh`.
+//! The API for whoever runs the server (docs/api.md), one file a noun. Of it, the registry's listener has `refresh` and
+//! `runs`.
 
 mod evict;
 mod inventory;
 mod refresh;
 mod request;
+mod runs;
 mod scrub;
 mod status;
 
@@ -32,11 +34,14 @@ pub(super) async fn answer<B: Sent>(
     route: &route::Api,
     body: &mut B,
 ) -> Answer {
-    if door == Door::Registry && !matches!(route, route::Api::Refresh) {
+    let of_jobs =
+        matches!(route, route::Api::Refresh | route::Api::Runs | route::Api::Run { .. } | route::Api::EndRun { .. });
+    if door == Door::Registry && !of_jobs {
         return Err(Problem::Nowhere.into());
     }
     // A page in a browser can make it send requests to addresses of this machine; it can't leave out `Origin`.
-    let writes = matches!(route, route::Api::Refresh | route::Api::Evict | route::Api::Scrub);
+    let writes =
+        matches!(route, route::Api::Refresh | route::Api::Evict | route::Api::Scrub | route::Api::EndRun { .. });
     if writes && asked.head.headers.contains_key(header::ORIGIN) {
         api.metrics.denied("origin");
         return Err(Refusal::Denied.into());
@@ -49,6 +54,9 @@ pub(super) async fn answer<B: Sent>(
         route::Api::Refresh => refresh::answer(api, door, asked, body).await,
         route::Api::Evict => evict::answer(api, asked, body).await,
         route::Api::Scrub => Ok(scrub::answer(api)),
+        route::Api::Runs => runs::list(api, door, asked).await,
+        route::Api::Run { id } => runs::show(api, door, asked, id).await,
+        route::Api::EndRun { id } => runs::end(api, door, asked, id).await,
     }
 }
 

@@ -196,6 +196,14 @@ fn our_own_paths_are_ours() {
     assert_eq!(get("/api/v1/status"), Ok(Route::Api(Api::Status)));
     let tags = Api::Tags { repository: "ghcr.io/a/b".into() };
     assert_eq!(get("/api/v1/tags?repository=ghcr.io%2Fa/b"), Ok(Route::Api(tags)));
+    let id = || "Ci_7.1~x-".to_owned();
+    assert_eq!(get("/api/v1/runs"), Ok(Route::Api(Api::Runs)));
+    assert_eq!(get("/api/v1/runs/Ci_7.1~x-"), Ok(Route::Api(Api::Run { id: id() })));
+    assert_eq!(asked(&Method::DELETE, "/api/v1/runs/Ci_7.1~x-"), Ok(Route::Api(Api::EndRun { id: id() })));
+    assert_eq!(asked(&Method::POST, "/api/v1/runs/a"), Err(Problem::Method("GET, HEAD, DELETE")));
+    for nothing in ["/api/v1/runs/", "/api/v1/runs/a/b", "/api/v1/runs/..", "/api/v1/runs/a%2eb"] {
+        assert_eq!(get(nothing), Err(Problem::Nowhere), "{nothing}");
+    }
     assert_eq!(asked(&Method::POST, "/api/v1/scrub"), Ok(Route::Api(Api::Scrub)));
 }
 

@@ -43,8 +43,27 @@ pub(super) async fn manifest<B: Sent>(
     let content_type = content_type.unwrap_or_default().to_owned();
     let bytes = receive::whole(api, asked, body).await?;
     let new = NewManifest { reference: reference.clone(), tags: tags.to_vec(), content_type, bytes };
+    let of_run = place.run.as_deref().map(|run| (run, every_tag(reference, tags)));
+    if let Some((run, tags)) = &of_run {
+        // Before anything is written: a run without room would go on seeing what it saw.
+        api.views.runs.admit(run, grant.repository(), tags).await?;
+    }
     let pushed = api.push.manifest(&grant, new).await?;
+    if let Some((run, tags)) = &of_run {
+        for tag in tags {
+            api.views.runs.repin(run, grant.repository(), tag, pushed.digest).await?;
+        }
+    }
     Ok(created(asked, place, &pushed, tags))
+}
+
+/// The tags that a push writes.
+fn every_tag<'a>(reference: &'a Reference, tags: &'a [Tag]) -> Vec<&'a Tag> {
+    let named = match reference {
+        Reference::Tag(tag) => Some(tag),
+        Reference::Digest(_) => None,
+    };
+    named.into_iter().chain(tags).collect()
 }
 
 /// 201: where it is, what it is, and what was made of its subject and tags.
@@ -69,6 +88,10 @@ fn created(asked: &Asked<'_>, place: &Place, pushed: &PushedManifest, tags: &[Ta
 pub(super) async fn delete_manifest(api: &Api, asked: &mut Asked<'_>, place: &Place, reference: &Reference) -> Answer {
     let grant = granted(api, asked, place, Action::Delete, Target::Manifest(reference.clone())).await?;
     api.push.delete_manifest(&grant, reference).await?;
+    if let Reference::Digest(digest) = reference {
+        // A tag that is deleted is still what a run saw; a manifest that is deleted is nowhere.
+        api.views.runs.forget(grant.repository(), digest).await?;
+    }
     Ok(without_body(StatusCode::ACCEPTED))
 }
 

@@ -3,6 +3,7 @@
 mod plan;
 
 pub use plan::Holding;
+pub use plan::Kept;
 pub use plan::Victim;
 pub use plan::plan;
 
@@ -10,11 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config;
+use crate::oci::Digest;
 use crate::oci::Reference;
 use crate::oci::RepositoryKey;
 use crate::store;
 use crate::store::Completeness;
 use crate::store::Drop;
+use crate::views::Runs;
 
 use super::Cache;
 use super::error::Error;
@@ -32,19 +35,27 @@ pub struct Watermarks {
     pub high: u64,
     /// Down to this.
     pub low: u64,
+    /// So much of it is kept for runs that saw it.
+    pub held: u64,
 }
 
 impl Watermarks {
-    /// The marks of a configured store.
-    pub fn of(store: &config::Store) -> Self {
+    /// The marks of a configured store, and of what runs may hold of it.
+    pub fn of(store: &config::Store, runs: &config::Runs) -> Self {
         let part = |percent: u8| store.max_size / 100 * u64::from(percent);
-        Self { high: part(store.high_watermark), low: part(store.low_watermark) }
+        Self { high: part(store.high_watermark), low: part(store.low_watermark), held: part(runs.max_share) }
     }
 }
 
 impl Cache {
     /// Keeps the store within its bounds until the process stops.
-    pub async fn evict_under_pressure(self, marks: impl Fn() -> Option<Watermarks> + Send + Sync + 'static) {
+    ///
+    /// What a run saw stays while the run lives and there is room for it.
+    pub async fn evict_under_pressure(
+        self,
+        runs: Runs,
+        marks: impl Fn() -> Option<Watermarks> + Send + Sync + 'static,
+    ) {
         let stopping = self.tasks.stopping();
         let grown = Arc::clone(&self.grown);
         loop {
@@ -62,7 +73,9 @@ impl Cache {
             if held <= marks.high {
                 continue;
             }
-            match self.make_room(held - marks.low).await {
+            // What runs hold is not known before their records are read.
+            let Some(of_runs) = runs.held() else { continue };
+            match self.make_room(held - marks.low, &of_runs, marks.held).await {
                 Ok(freed) => {
                     self.metrics.evicted(freed);
                     tracing::info!(freed, held, "evicted the images that were used longest ago");
@@ -72,10 +85,16 @@ impl Cache {
         }
     }
 
-    /// Frees `wanted` bytes, or what there is; returns how many it freed.
-    async fn make_room(&self, wanted: u64) -> Result<u64, store::Error> {
+    /// Frees `wanted` bytes, or what there is; returns how many it freed. What `of_runs` names, the newest first, stays up to
+    /// `room` bytes.
+    async fn make_room(
+        &self,
+        wanted: u64,
+        of_runs: &[(RepositoryKey, Digest)],
+        room: u64,
+    ) -> Result<u64, store::Error> {
         let holdings = self.holdings().await?;
-        let victims = plan(&holdings, wanted);
+        let victims = plan(&holdings, wanted, &Kept::new(&holdings, of_runs, room));
         drop(holdings);
         let mut freed = 0;
         for victim in victims {

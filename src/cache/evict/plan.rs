@@ -46,8 +46,55 @@ struct Unit {
     used: Timestamp,
 }
 
-/// Chooses what goes so that `wanted` bytes become free, or all there is.
-pub fn plan(holdings: &[Holding], wanted: u64) -> Vec<Victim> {
+/// Manifests that stay, whenever they were used last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept(HashSet<(usize, Digest)>);
+
+impl Kept {
+    /// What is kept of `wanted`, the most important first, in up to `room` bytes: each manifest whole, with all that it names
+    /// and that is held. The first that does not fit ends it: what comes after is less important.
+    pub fn new(holdings: &[Holding], wanted: &[(RepositoryKey, Digest)], room: u64) -> Self {
+        let at: HashMap<&RepositoryKey, usize> = holdings.iter().enumerate().map(|(i, h)| (&h.repository, i)).collect();
+        let named: HashSet<usize> = wanted.iter().filter_map(|(of, _)| at.get(of).copied()).collect();
+        let links: HashMap<(usize, Digest), &Linked> = holdings
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| named.contains(i))
+            .flat_map(|(i, holding)| holding.links.iter().map(move |link| ((i, link.link.digest), link)))
+            .collect();
+        let (mut kept, mut counted, mut bytes) = (HashSet::new(), HashSet::new(), 0_u64);
+        for (of, digest) in wanted {
+            let Some(holding) = at.get(of).copied() else { continue };
+            let tree = tree(&links, holding, *digest);
+            let new = tree.iter().filter(|link| !counted.contains(&link.link.digest));
+            bytes = bytes.saturating_add(new.map(|link| link.link.size).sum());
+            if bytes > room {
+                break;
+            }
+            counted.extend(tree.iter().map(|link| link.link.digest));
+            kept.extend(tree.iter().filter(|link| is_manifest(link)).map(|link| (holding, link.link.digest)));
+        }
+        Self(kept)
+    }
+
+    fn keeps(&self, unit: &Unit) -> bool {
+        unit.manifest.is_some_and(|digest| self.0.contains(&(unit.holding, digest)))
+    }
+}
+
+/// A manifest and all that it leads to in its repository, as far as it is held; each once.
+fn tree<'a>(links: &HashMap<(usize, Digest), &'a Linked>, holding: usize, root: Digest) -> Vec<&'a Linked> {
+    let (mut found, mut seen, mut next) = (Vec::new(), HashSet::from([root]), vec![root]);
+    while let Some(digest) = next.pop() {
+        let Some(link) = links.get(&(holding, digest)) else { continue };
+        found.push(*link);
+        next.extend(link.children.iter().filter(|child| seen.insert(**child)));
+    }
+    found
+}
+
+/// Chooses what goes so that `wanted` bytes become free, or all there is but what is kept.
+pub fn plan(holdings: &[Holding], wanted: u64, kept: &Kept) -> Vec<Victim> {
     let mut count = Count::new(holdings);
     let mut units = std::mem::take(&mut count.units);
     units.sort_by_key(|u| u.used);
@@ -55,6 +102,9 @@ pub fn plan(holdings: &[Holding], wanted: u64) -> Vec<Victim> {
     for unit in units {
         if count.freed >= wanted {
             break;
+        }
+        if kept.keeps(&unit) {
+            continue;
         }
         victims.extend(count.take(unit));
     }
@@ -222,7 +272,7 @@ mod tests {
     fn the_oldest_image_goes_first_and_whole() {
         let old = holding("a", &[("1", 1, 10)], vec![image(1, 10, &[2, 3]), blob(2, 100, 10), blob(3, 50, 10)]);
         let new = holding("b", &[("1", 4, 20)], vec![image(4, 20, &[5]), blob(5, 100, 20)]);
-        let victims = plan(&[new, old], 1);
+        let victims = plan(&[new, old], 1, &Kept::default());
         assert_eq!(victims.len(), 1);
         assert_eq!(victims[0].repository.to_string(), "docker.io/a");
         assert_eq!(victims[0].tags.len(), 1);
@@ -232,7 +282,7 @@ mod tests {
     #[test]
     fn a_blob_that_a_kept_image_shares_stays() {
         let links = vec![image(1, 10, &[2, 3]), image(4, 20, &[2]), blob(2, 100, 10), blob(3, 50, 10)];
-        let victims = plan(&[holding("a", &[("old", 1, 10), ("new", 4, 20)], links)], 51);
+        let victims = plan(&[holding("a", &[("old", 1, 10), ("new", 4, 20)], links)], 51, &Kept::default());
         assert_eq!(victims.len(), 1);
         assert_eq!(victims[0].links, [digest(1), digest(3)]);
     }
@@ -242,14 +292,14 @@ mod tests {
         let a = holding("a", &[("1", 1, 10)], vec![image(1, 10, &[2]), blob(2, 100, 10)]);
         let b = holding("b", &[("1", 3, 20)], vec![image(3, 20, &[2]), blob(2, 100, 20)]);
         // Freeing 50 bytes takes both: the first frees only its manifest.
-        assert_eq!(plan(&[a, b], 50).len(), 2);
+        assert_eq!(plan(&[a, b], 50, &Kept::default()).len(), 2);
     }
 
     #[test]
     fn a_platform_that_nobody_uses_goes_singly() {
         let links =
             vec![image(1, 99, &[2, 4]), image(2, 10, &[3]), blob(3, 100, 10), image(4, 99, &[5]), blob(5, 100, 99)];
-        let victims = plan(&[holding("a", &[("1", 1, 99)], links)], 100);
+        let victims = plan(&[holding("a", &[("1", 1, 99)], links)], 100, &Kept::default());
         assert_eq!(victims.len(), 1);
         assert!(victims[0].tags.is_empty());
         assert_eq!(victims[0].links, [digest(2), digest(3)]);
@@ -258,7 +308,7 @@ mod tests {
     #[test]
     fn blobs_without_a_manifest_go_by_their_own_use() {
         let links = vec![image(1, 10, &[]), blob(7, 100, 5), blob(8, 100, 50)];
-        let victims = plan(&[holding("a", &[], links)], 100);
+        let victims = plan(&[holding("a", &[], links)], 100, &Kept::default());
         assert_eq!(victims.len(), 1);
         assert_eq!(victims[0].links, [digest(7)]);
     }
@@ -266,7 +316,44 @@ mod tests {
     #[test]
     fn two_tags_of_one_image_go_together_by_the_later_use() {
         let links = vec![image(1, 0, &[2]), blob(2, 100, 0), image(3, 20, &[4]), blob(4, 100, 20)];
-        let victims = plan(&[holding("a", &[("x", 1, 10), ("y", 1, 30), ("z", 3, 20)], links)], 200);
+        let victims = plan(&[holding("a", &[("x", 1, 10), ("y", 1, 30), ("z", 3, 20)], links)], 200, &Kept::default());
         assert_eq!(victims.iter().map(|v| v.tags.len()).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn what_is_kept_stays_however_old_it_is() {
+        let index = vec![image(1, 1, &[2, 4]), image(2, 1, &[3]), blob(3, 100, 1), image(4, 1, &[5]), blob(5, 100, 1)];
+        let new = vec![image(6, 50, &[7]), blob(7, 100, 50), blob(8, 100, 60)];
+        let holdings = [holding("a", &[("1", 1, 1)], index), holding("b", &[("1", 6, 50)], new)];
+        let held = [(holdings[0].repository.clone(), digest(1))];
+        let victims = plan(&holdings, 1000, &Kept::new(&holdings, &held, 1000));
+        assert!(victims.iter().all(|v| v.repository.to_string() == "docker.io/b"), "{victims:?}");
+        assert_eq!(victims.len(), 2);
+        // 203 bytes: without room for all of it nothing of it is kept.
+        let victims = plan(&holdings, 1000, &Kept::new(&holdings, &held, 202));
+        assert_eq!(victims.iter().filter(|v| v.repository.to_string() == "docker.io/a").count(), 3);
+        assert!(Kept::new(&holdings, &held, 203) != Kept::default());
+    }
+
+    #[test]
+    fn what_is_less_important_goes_first_and_shared_bytes_count_once() {
+        let a = holding("a", &[], vec![image(1, 1, &[2]), blob(2, 100, 1)]);
+        let b = holding("b", &[], vec![image(3, 2, &[2, 4]), blob(2, 100, 2), blob(4, 50, 2)]);
+        let c = holding("c", &[], vec![image(5, 3, &[6]), blob(6, 10, 3)]);
+        let holdings = [a, b, c];
+        let held: Vec<_> =
+            [(0, 1), (1, 3), (2, 5)].iter().map(|(i, n)| (holdings[*i].repository.clone(), digest(*n))).collect();
+        let kept = |room| {
+            let kept = Kept::new(&holdings, &held, room);
+            (0..3).filter(|i| kept.0.iter().any(|(at, _)| at == i)).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(163), [0, 1, 2]);
+        assert_eq!(kept(162), [0, 1]);
+        assert_eq!(kept(101), [0]);
+        // What comes after the first that does not fit is not kept, though it would fit.
+        assert_eq!(kept(100), [0; 0]);
+        // What is named and not held takes no room.
+        let absent = [(holdings[2].repository.clone(), digest(9)), held[2].clone()];
+        assert_eq!(Kept::new(&holdings, &absent, 11).0.len(), 1);
     }
 }

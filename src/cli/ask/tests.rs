@@ -147,3 +147,17 @@ async fn with_tls_the_configured_certificate_is_trusted_and_no_other() {
         assert_eq!(server.get("/").await.is_ok(), trusted);
     }
 }
+
+#[tokio::test]
+async fn a_user_and_password_of_the_url_are_sent_and_not_shown() {
+    let (address, asked) = answer_once("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+    let server = Server::at(&format!("http://ci:p%40s+&s@{address}"), "--server").expect("an address");
+    assert_eq!(server.url().as_str(), format!("http://{address}/"));
+    assert!(!format!("{server:?}").contains("p%40s"), "{server:?}");
+    server.delete("/api/v1/runs/1").await.expect("an answer");
+    let asked = asked.await.expect("asked");
+    assert!(asked.starts_with("DELETE /api/v1/runs/1 HTTP/1.1\r\n"), "{asked}");
+    // ci:p@s+&s
+    assert!(asked.contains("authorization: Basic Y2k6cEBzKyZz\r\n"), "{asked}");
+    assert!(asked.contains(&format!("host: {address}\r\n")), "{asked}");
+}
