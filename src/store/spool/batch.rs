@@ -11,12 +11,9 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
-use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::OwnedMutexGuard;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::oci::Algorithm;
 use crate::oci::Digest;
@@ -30,18 +27,8 @@ use super::Staged;
 use super::State;
 use super::Verified;
 use super::extents::Extents;
-
-/// Bytes are written when so many came: hashing and writing 16 KiB at a time costs four times the processor time.
-const BATCH_BYTES: usize = 256 << 10;
-
-/// Bytes that may wait while a batch is written: so receiving goes on beside hashing, and memory is bounded.
-pub(super) const PENDING_BYTES_MAX: usize = 1 << 20;
-
-/// The first bytes are written at once, so that a client's first byte does not wait for a batch.
-const FIRST_BYTES: u64 = 64 << 10;
-
-/// Bytes that came this long ago are written, whole batch or not.
-const BATCH_WAIT: Duration = Duration::from_millis(10);
+use super::inbox::Inbox;
+use super::inbox::Piece;
 
 /// Bytes read back at a time where they were written ahead of the hash.
 const READ_BACK_BYTES: u64 = 1 << 20;
@@ -54,6 +41,8 @@ pub(super) struct Filling {
     pub(super) progress: watch::Sender<Progress>,
     /// One batch is written at a time.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    /// Looked into before `writing`, where both are: readers need only that one.
+    inbox: Mutex<Inbox>,
     writing: Mutex<Writing>,
     algorithm: Algorithm,
     /// Whether the room for all of it was reserved at the beginning.
@@ -63,15 +52,9 @@ pub(super) struct Filling {
 #[derive(Debug)]
 pub(super) struct Writing {
     pub(super) size: Option<u64>,
-    /// What came, written or not.
-    pub(super) accepted: Extents,
     /// What is in the file.
     pub(super) written: Extents,
     written_bytes: u64,
-    pending: Vec<(u64, Bytes)>,
-    pub(super) pending_bytes: usize,
-    /// When the oldest of what is pending came.
-    since: Option<Instant>,
     /// Away while a batch is hashed, and for good once it was asked for the digest.
     hasher: Option<Hasher>,
     /// The next byte to be hashed.
@@ -83,41 +66,6 @@ pub(super) struct Writing {
 }
 
 impl Writing {
-    /// Takes in those of the bytes whose place is still empty.
-    pub(super) fn accept(&mut self, at: u64, bytes: &Bytes) {
-        let end = at + bytes.len() as u64;
-        let mut from = at;
-        while from < end {
-            let hole = self.accepted.hole(from);
-            let (start, stop) = (hole.start, hole.end.min(end));
-            if start >= end {
-                break;
-            }
-            let place = |offset: u64| usize::try_from(offset - at).unwrap_or(bytes.len());
-            let part = bytes.slice(place(start)..place(stop));
-            self.pending_bytes += part.len();
-            self.pending.push((start, part));
-            self.accepted.insert(start, stop);
-            self.since.get_or_insert_with(Instant::now);
-            from = stop;
-        }
-    }
-
-    fn is_due(&self) -> bool {
-        self.pending_bytes > 0
-            && (self.pending_bytes >= BATCH_BYTES
-                || self.written.reach(0) < FIRST_BYTES
-                || self.since.is_some_and(|since| since.elapsed() >= BATCH_WAIT))
-    }
-
-    fn take_pending(&mut self) -> Vec<(u64, Bytes)> {
-        self.pending_bytes = 0;
-        self.since = None;
-        let mut batch = std::mem::take(&mut self.pending);
-        batch.sort_unstable_by_key(|(at, _)| *at);
-        batch
-    }
-
     /// Whether it can be taken up again after it was given up.
     pub(super) fn is_sound(&self) -> bool {
         self.broken.is_none() && self.hasher.is_some()
@@ -136,12 +84,8 @@ impl Filling {
     pub(super) fn new(staged: Staged, size: Option<u64>, algorithm: Algorithm) -> Self {
         let writing = Writing {
             size,
-            accepted: Extents::default(),
             written: Extents::default(),
             written_bytes: 0,
-            pending: Vec::new(),
-            pending_bytes: 0,
-            since: None,
             hasher: Some(Hasher::new(algorithm)),
             hashed: 0,
             failure: None,
@@ -152,6 +96,7 @@ impl Filling {
             staged: Mutex::new(Some(staged)),
             progress: watch::Sender::new(Progress { watermark: 0, writes: 0, state: State::Filling }),
             turn: Arc::default(),
+            inbox: Mutex::default(),
             writing: Mutex::new(writing),
             algorithm,
             reserved: size.is_some(),
@@ -162,14 +107,18 @@ impl Filling {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn staged(&self) -> MutexGuard<'_, Option<Staged>> {
         self.staged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a batch if one is due and none is being written. Called with `writing` locked, as the batch before looks for
+    /// Begins a batch if one is due and none is being written. Called with the inbox locked, as the batch before looks for
     /// more and gives up its turn under the same lock: so nothing that is due is left lying.
-    pub(super) fn begin_batch(self: &Arc<Self>, writing: &Writing) {
-        if !writing.is_due() {
+    pub(super) fn begin_batch(self: &Arc<Self>, inbox: &Inbox) {
+        if !inbox.is_due() {
             return;
         }
         if let Ok(turn) = Arc::clone(&self.turn).try_lock_owned() {
@@ -181,14 +130,14 @@ impl Filling {
     fn write_due(&self, turn: OwnedMutexGuard<()>) {
         loop {
             let batch = {
-                let mut writing = self.writing();
-                if writing.broken.is_some() || !writing.is_due() {
+                let mut inbox = self.inbox();
+                if !inbox.is_due() || self.writing().broken.is_some() {
                     drop(turn);
                     return;
                 }
-                writing.take_pending()
+                inbox.take()
             };
-            if self.write(&batch).is_err() {
+            if self.write(batch).is_err() {
                 // It is remembered for the next call.
                 return;
             }
@@ -198,20 +147,18 @@ impl Filling {
     /// Writes everything that came. The caller has the turn, and is on the blocking pool.
     pub(super) fn write_all(&self) -> Result<(), Error> {
         loop {
-            let batch = {
-                let mut writing = self.writing();
-                writing.check()?;
-                writing.take_pending()
-            };
+            self.writing().check()?;
+            let batch = self.inbox().take();
             if batch.is_empty() {
                 return Ok(());
             }
-            self.write(&batch)?;
+            self.write(batch)?;
         }
     }
 
-    fn write(&self, batch: &[(u64, Bytes)]) -> Result<(), Error> {
-        let done = self.put(batch).and_then(|()| self.hash(batch));
+    fn write(&self, batch: Vec<Piece>) -> Result<(), Error> {
+        let done = self.put(&batch).and_then(|()| self.hash(&batch));
+        self.inbox().reuse(batch);
         done.map_err(|error| {
             if let Some(staged) = self.staged().as_ref() {
                 staged.refused(&error);
@@ -223,19 +170,19 @@ impl Filling {
     }
 
     /// Writes the bytes and tells the readers: they need not wait for the hash, as nobody gets the last bytes before it.
-    fn put(&self, batch: &[(u64, Bytes)]) -> io::Result<()> {
+    fn put(&self, batch: &[Piece]) -> io::Result<()> {
         let full = !self.reserved && self.staged().as_ref().is_some_and(|s| s.pressure() != PressureState::Ok);
         if full {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the reserve of the file system is reached"));
         }
-        for (at, bytes) in batch {
-            self.file.write_all_at(bytes, *at)?;
+        for piece in batch {
+            self.file.write_all_at(&piece.bytes, piece.at)?;
         }
         let (watermark, bytes) = {
             let mut writing = self.writing();
-            for (at, bytes) in batch {
-                writing.written.insert(*at, at + bytes.len() as u64);
-                writing.written_bytes += bytes.len() as u64;
+            for piece in batch {
+                writing.written.insert(piece.at, piece.end());
+                writing.written_bytes += piece.bytes.len() as u64;
             }
             (writing.written.reach(0), writing.written_bytes)
         };
@@ -250,21 +197,21 @@ impl Filling {
     }
 
     /// Takes the hash on as far as there is no hole: from memory what just came, from the file what came ahead of it.
-    fn hash(&self, batch: &[(u64, Bytes)]) -> io::Result<()> {
+    fn hash(&self, batch: &[Piece]) -> io::Result<()> {
         let (hasher, mut at, end) = {
             let mut writing = self.writing();
             (writing.hasher.take(), writing.hashed, writing.written.reach(writing.hashed))
         };
         let mut hasher = hasher.ok_or_else(|| io::Error::other("its digest was asked for already"))?;
         while at < end {
-            let next = batch.partition_point(|(start, _)| *start < at);
+            let next = batch.partition_point(|piece| piece.at < at);
             match batch.get(next) {
-                Some((start, bytes)) if *start == at => {
-                    hasher.update(bytes);
-                    at += bytes.len() as u64;
+                Some(piece) if piece.at == at => {
+                    hasher.update(&piece.bytes);
+                    at = piece.end();
                 }
                 ahead => {
-                    let until = ahead.map_or(end, |(start, _)| end.min(*start));
+                    let until = ahead.map_or(end, |piece| end.min(piece.at));
                     at = read_back(&self.file, at, until, &mut hasher)?;
                 }
             }

@@ -6,6 +6,7 @@
 mod batch;
 mod extents;
 mod follow;
+mod inbox;
 mod spooled;
 
 use std::fs::File;

@@ -17,8 +17,8 @@ use super::HELD_BACK_BYTES;
 use super::Staged;
 use super::Verified;
 use super::batch::Filling;
-use super::batch::PENDING_BYTES_MAX;
 use super::follow;
+use super::inbox::PENDING_BYTES_MAX;
 
 /// How far a file has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,15 +94,14 @@ impl Spooled {
 
     /// The first hole at or after `at`; its end is open (`u64::MAX`) while the size is not known. `None`: all is here.
     pub fn missing(&self, at: u64) -> Option<Extent> {
-        let writing = self.0.writing();
-        let hole = writing.accepted.hole(at);
-        let size = writing.size.unwrap_or(u64::MAX);
+        let hole = self.0.inbox().hole(at);
+        let size = self.size().unwrap_or(u64::MAX);
         (hole.start < size).then_some(Extent { start: hole.start, end: hole.end.min(size) })
     }
 
     /// Whether bytes came that are not written yet; they want a [`Spooled::flush`] when no more come for a while.
     pub fn is_pending(&self) -> bool {
-        self.0.writing().pending_bytes > 0
+        self.0.inbox().pending() > 0
     }
 
     /// Takes bytes for the place `at`, in whatever order. Of two that overlap the first are kept. They are written in
@@ -112,17 +111,22 @@ impl Spooled {
     ///
     /// Bytes beyond the size; or the file could not be written, now or before: then it is of no use any more.
     pub async fn write(&self, at: u64, bytes: Bytes) -> Result<(), Error> {
-        let is_much = {
-            let mut writing = self.0.writing();
+        let size = {
+            let writing = self.0.writing();
             writing.check()?;
-            let end = at.checked_add(bytes.len() as u64);
-            if end.is_none_or(|end| writing.size.is_some_and(|size| end > size)) {
-                return Err(Error::new("taking bytes beyond the size", io::ErrorKind::InvalidData.into()));
-            }
-            writing.accept(at, &bytes);
-            self.0.begin_batch(&writing);
-            writing.pending_bytes >= PENDING_BYTES_MAX
+            writing.size
         };
+        let end = at.checked_add(bytes.len() as u64);
+        if end.is_none_or(|end| size.is_some_and(|size| end > size)) {
+            return Err(Error::new("taking bytes beyond the size", io::ErrorKind::InvalidData.into()));
+        }
+        let is_much = {
+            let mut inbox = self.0.inbox();
+            inbox.accept(at, &bytes, size);
+            self.0.begin_batch(&inbox);
+            inbox.pending() >= PENDING_BYTES_MAX
+        };
+        drop(bytes);
         if is_much { self.flush().await } else { Ok(()) }
     }
 
