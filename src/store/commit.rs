@@ -2,7 +2,7 @@
 //!
 //! First an intent that names every key and digest is durable; then the tree is written, bytes before links before tags,
 //! so that nothing is ever named that is not there; then one transaction of the index makes all of it visible and clears
-//! the intent. A crash at any point leaves an intent that [`super::settle`] takes forward or back.
+//! the intent, without waiting for the disk: until the next one that does, the intent vouches for it. A crash at any point leaves an intent that [`super::settle`] takes forward or back.
 
 use std::sync::Arc;
 

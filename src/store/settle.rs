@@ -55,7 +55,8 @@ impl Inner {
         Ok(Way::Forward)
     }
 
-    /// What somebody changed since is left as it is: the broken-off commit was never acknowledged, the later one was.
+    /// What somebody changed since is left as it is: the later commit was acknowledged, and it did not begin before this one
+    /// was over or given up.
     async fn forward(&self, intent: &Intent) -> Result<Vec<Change>> {
         let of = &intent.of;
         let mut changes = Vec::with_capacity(intent.steps.len());

@@ -23,6 +23,9 @@ pub enum Error {
     /// A row could not be written as JSON.
     #[error("a row of the index could not be encoded")]
     Encoding(#[source] Arc<serde_json::Error>),
+    /// Rows of a rebuild were lost with a fault before they were on disk: it must begin again.
+    #[error("rows of the index were lost while it was made anew")]
+    Lost,
     /// The writer has ended.
     #[error("the index is closed")]
     Closed,

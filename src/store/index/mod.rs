@@ -230,9 +230,11 @@ pub(super) trait Index: Debug + Send + Sync {
 
     /// Writes an intent down.
     async fn begin(&self, intent: Intent) -> Result<IntentId>;
-    /// Makes changes visible, and clears the intent that they belong to.
+    /// Makes changes visible, and clears the intent that they belong to. With an intent it need not be on disk on return: a
+    /// crash may bring back the intent and take back the changes, all of them, until a later `begin` has returned.
     async fn apply(&self, id: Option<IntentId>, changes: Vec<Change>) -> Result<()>;
-    /// As `apply`, for changes that nobody waits for: they come behind those that somebody does.
+    /// The rows of a rebuild: they come behind changes that somebody waits for, and are on disk when `identify` returned. Where
+    /// some were lost before that, it and `identify` of a complete index fail until the next `clear`.
     async fn fill_in(&self, changes: Vec<Change>) -> Result<()>;
     /// Moves bytes from live to going if no repository links them and the index is complete.
     async fn condemn(&self, key: &BlobKey) -> Result<Verdict>;

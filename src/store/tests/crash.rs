@@ -236,12 +236,6 @@ impl Bench {
     }
 }
 
-async fn stop(store: Option<Store>, tasks: Tasks) {
-    tasks.stop().await;
-    drop(store);
-    tasks.join_threads();
-}
-
 /// Everything that a repository is seen to have, through the index and by the tree, which must agree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {
@@ -354,9 +348,9 @@ async fn stops_everywhere(deed: Deed) {
             let (store, tasks) = bench.open_stopping(&fuse).await;
             fuse.0.store(writes, Ordering::SeqCst);
             done = deed.run(store.as_ref().unwrap()).await.is_ok();
-            stop(store, tasks).await;
+            crash(store, tasks).await;
             let (store, tasks) = bench.open_stopping(&Fuse::new(second)).await;
-            stop(store, tasks).await;
+            crash(store, tasks).await;
             let store = bench.open().await;
             assert_eq!(*store.completeness().borrow(), Completeness::Complete, "no start needs a rebuild");
             store.0.finish_going().await.unwrap();
@@ -408,7 +402,7 @@ async fn a_commit_that_the_disk_refused_is_settled_without_a_start() {
         tokio::task::yield_now().await;
     }
     assert_eq!(seen(&store).await, before);
-    stop(Some(store), tasks).await;
+    crash(Some(store), tasks).await;
 }
 
 /// A disk that fails at one write, as fsync does with EIO, and works again at once: whatever was told of the failure is
@@ -444,7 +438,7 @@ async fn a_write_that_fails_once_leaves_nothing_half_done_and_can_be_done_again(
                 store.0.sweep().await.unwrap();
                 tokio::task::yield_now().await;
             }
-            stop(Some(store), tasks).await;
+            crash(Some(store), tasks).await;
             if unharmed {
                 break;
             }

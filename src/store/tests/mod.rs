@@ -42,14 +42,30 @@ impl std::ops::Deref for Running {
 impl Running {
     /// Ends the store as a crash does, but for what the kernel has not written: nothing is written down any more.
     async fn crash(self) {
-        self.tasks.stop().await;
-        drop(self.store);
-        self.tasks.join_threads();
+        crash(Some(self.store), self.tasks).await;
     }
 
     async fn close(self) {
         self.store.close().await.unwrap();
-        self.crash().await;
+        self.tasks.stop().await;
+        drop(self.store);
+        self.tasks.join_threads();
+    }
+}
+
+/// Ends a store as SIGKILL does. Closing the index would write down what it has only in memory: so its file is put back to
+/// what it was before.
+async fn crash(store: Option<Store>, tasks: Tasks) {
+    tasks.stop().await;
+    let index = store.map(|store| {
+        let path = store.0.folder.join("index.redb");
+        let bytes = std::fs::read(&path).unwrap();
+        drop(store);
+        (path, bytes)
+    });
+    tasks.join_threads();
+    if let Some((path, bytes)) = index {
+        std::fs::write(path, bytes).unwrap();
     }
 }
 

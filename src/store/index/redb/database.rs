@@ -10,6 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::RwLock;
 use std::time::Duration;
@@ -32,6 +33,7 @@ use crate::store::index::Totals;
 
 use super::backend::Unsynced;
 use super::overlay::Overlay;
+use super::riding::Riding;
 use super::tables::Tables;
 use super::tables::failed;
 
@@ -45,10 +47,11 @@ pub(super) struct Shared {
     durability: Durability,
     cache_bytes: usize,
     /// None while it is being opened anew.
-    database: RwLock<Option<Arc<Database>>>,
+    pub(super) database: RwLock<Option<Arc<Database>>>,
     /// Why nothing is written, where the file system takes no writes.
     sealed: Mutex<Option<Error>>,
     totals: Mutex<Totals>,
+    riding: Mutex<Riding>,
     health: watch::Sender<Health>,
 }
 
@@ -62,6 +65,7 @@ impl Shared {
             database: RwLock::new(None),
             sealed: Mutex::default(),
             totals: Mutex::default(),
+            riding: Mutex::default(),
             health: watch::Sender::new(Health::Well),
         };
         shared.install()?;
@@ -108,7 +112,9 @@ impl Shared {
         let database = builder.create_with_backend(backend).map_err(failed)?;
         let mut transaction = database.begin_write().map_err(failed)?;
         transaction.set_quick_repair(true);
-        let totals = Tables::open(&transaction)?.finish()?;
+        let mut tables = Tables::open(&transaction)?;
+        self.riding().replay(&mut tables)?;
+        let totals = tables.finish()?;
         transaction.commit().map_err(failed)?;
         Ok((database, totals))
     }
@@ -171,6 +177,11 @@ impl Shared {
         self.health.subscribe()
     }
 
+    /// What did not wait for the disk.
+    pub(super) fn riding(&self) -> MutexGuard<'_, Riding> {
+        self.riding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Damage stays told until the file is made anew.
     fn tell(&self, health: Health) {
         self.health.send_if_modified(|now| {
@@ -185,6 +196,7 @@ impl Shared {
     /// Takes the file away from its readers, whose reads take microseconds, and closes it.
     fn take(&self) {
         let database = self.database.write().unwrap_or_else(PoisonError::into_inner).take();
+        self.riding().fall();
         let Some(mut database) = database else { return };
         loop {
             match Arc::try_unwrap(database) {
@@ -203,7 +215,7 @@ impl Shared {
     pub(super) fn recover(&self, error: &Error) {
         match error {
             Error::Damaged(_) => self.tell(Health::Damaged),
-            Error::Encoding(_) | Error::Closed => {}
+            Error::Encoding(_) | Error::Lost | Error::Closed => {}
             // It is read from all the same.
             Error::Full(_) | Error::ReadOnly(_) if self.sealed().is_some() => {}
             Error::Full(_) | Error::ReadOnly(_) | Error::Storage(_) | Error::Reopening => {
@@ -231,6 +243,8 @@ impl Shared {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_failed(error)),
             _ => {}
         }
+        // All of it is in the tree.
+        *self.riding() = Riding::default();
         self.install()?;
         self.health.send_replace(Health::Well);
         self.sealed().map_or(Ok(()), Err)

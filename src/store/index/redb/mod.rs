@@ -4,6 +4,7 @@ mod backend;
 mod database;
 mod keys;
 mod overlay;
+mod riding;
 mod rows;
 mod tables;
 mod writer;
@@ -318,7 +319,7 @@ impl Index for Redb {
     }
 
     async fn fill_in(&self, changes: Vec<Change>) -> Result<()> {
-        self.ask(&self.patient, Job::Apply(None, changes)).await.map(|_| ())
+        self.ask(&self.patient, Job::Fill(changes)).await.map(|_| ())
     }
 
     async fn condemn(&self, key: &BlobKey) -> Result<Verdict> {

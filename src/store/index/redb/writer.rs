@@ -33,6 +33,8 @@ const CHANGES_MAX: usize = 256;
 pub(super) enum Job {
     Begin(IntentId, Intent),
     Apply(Option<IntentId>, Vec<Change>),
+    /// Rows of a rebuild.
+    Fill(Vec<Change>),
     Condemn(BlobKey),
     Bury(BlobKey),
     Touch(Vec<Moment>),
@@ -87,7 +89,7 @@ impl Queues {
 
 fn weight(job: &Job) -> usize {
     match job {
-        Job::Apply(_, changes) => changes.len().max(1),
+        Job::Apply(_, changes) | Job::Fill(changes) => changes.len().max(1),
         Job::Touch(moments) => moments.len().max(1),
         Job::Begin(..) | Job::Condemn(_) | Job::Bury(_) | Job::Identify(_) => 1,
         // Nothing shares a transaction with a file that is thrown away.
@@ -101,7 +103,10 @@ pub(super) fn run(shared: &Arc<Shared>, mut queues: Queues, runtime: &Handle) {
         let (jobs, answers): (VecDeque<_>, Vec<_>) = group.into_iter().map(|r| (r.job, r.answer)).unzip();
         match attempt(shared, &jobs) {
             Ok(done) => {
-                for (answer, outcome) in answers.into_iter().zip(done) {
+                if done.rides {
+                    shared.riding().board(jobs);
+                }
+                for (answer, outcome) in answers.into_iter().zip(done.answers) {
                     // Whoever asked may be gone; the work is done all the same.
                     drop(answer.send(Ok(outcome)));
                 }
@@ -118,30 +123,50 @@ pub(super) fn run(shared: &Arc<Shared>, mut queues: Queues, runtime: &Handle) {
     shared.close();
 }
 
+/// A transaction that was made.
+struct Done {
+    answers: Vec<Answer>,
+    /// Whether it did not wait for the disk.
+    rides: bool,
+}
+
 /// One transaction. A panic in redb is what damage of a file looks like there.
-fn attempt(shared: &Arc<Shared>, jobs: &VecDeque<Job>) -> Result<Vec<Answer>> {
+fn attempt(shared: &Arc<Shared>, jobs: &VecDeque<Job>) -> Result<Done> {
     if jobs.iter().any(|job| matches!(job, Job::Clear)) {
         let (clear, rest): (Vec<_>, Vec<_>) = jobs.iter().partition(|job| matches!(job, Job::Clear));
-        let mut answers = if rest.is_empty() { Vec::new() } else { commit(shared, &rest)? };
+        let mut answers = if rest.is_empty() { Vec::new() } else { commit(shared, &rest, false)?.answers };
         shared.recreate()?;
         answers.extend(clear.iter().map(|_| Answer::Done));
-        return Ok(answers);
+        return Ok(Done { answers, rides: false });
     }
     let jobs: Vec<_> = jobs.iter().collect();
-    std::panic::catch_unwind(AssertUnwindSafe(|| commit(shared, &jobs)))
+    let rides = shared.riding().takes(&jobs);
+    std::panic::catch_unwind(AssertUnwindSafe(|| commit(shared, &jobs, rides)))
         .unwrap_or_else(|_| Err(Error::Damaged("writing it panicked".into())))
 }
 
-fn commit(shared: &Arc<Shared>, jobs: &[&Job]) -> Result<Vec<Answer>> {
+fn commit(shared: &Arc<Shared>, jobs: &[&Job], rides: bool) -> Result<Done> {
     let database = shared.writable()?;
+    if shared.riding().lost && jobs.iter().any(|job| needs_all_rows(job)) {
+        return Err(Error::Lost);
+    }
     let mut transaction = database.begin_write().map_err(failed)?;
-    transaction.set_durability(Durability::Immediate).map_err(failed)?;
-    // Without it a crash means that the next start reads the whole file.
-    transaction.set_quick_repair(true);
+    let durability = if rides { Durability::None } else { Durability::Immediate };
+    transaction.set_durability(durability).map_err(failed)?;
+    // Without it a crash means that the next start reads the whole file. What rides leaves the file as it is.
+    transaction.set_quick_repair(!rides);
     let (answers, totals) = changed(&transaction, jobs)?;
     transaction.commit().map_err(failed)?;
     shared.count(totals);
-    Ok(answers)
+    if !rides {
+        shared.riding().arrive();
+    }
+    Ok(Done { answers, rides })
+}
+
+/// Whether it makes no sense where rows of the rebuild were lost.
+fn needs_all_rows(job: &Job) -> bool {
+    matches!(job, Job::Fill(_) | Job::Identify(Identity { complete: true, .. }))
 }
 
 fn changed(transaction: &::redb::WriteTransaction, jobs: &[&Job]) -> Result<(Vec<Answer>, Totals)> {
@@ -162,6 +187,11 @@ fn perform(tables: &mut Tables<'_>, job: &Job) -> Result<Answer> {
             }
             if let Some(id) = id {
                 tables.clear_intent(*id)?;
+            }
+        }
+        Job::Fill(changes) => {
+            for change in changes {
+                tables.apply(change)?;
             }
         }
         Job::Condemn(key) => return tables.condemn(key).map(Answer::Verdict),
