@@ -44,7 +44,7 @@ impl Inner {
             .collect();
         self.make_room();
         let gone = {
-            let _gate = self.gate.read().await;
+            let _gate = self.gate.pass().await;
             let _locked = self.names.lock(&of, &names).await;
             self.unlink(&of, drops).await?
         };

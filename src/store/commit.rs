@@ -74,7 +74,7 @@ impl Inner {
         self.room()?;
         let names = names(&puts);
         let looked_at: Vec<Name> = conditions.iter().map(Condition::name).collect();
-        let _gate = self.gate.read().await;
+        let _gate = self.gate.pass().await;
         let _locked = self.names.lock(&of, names.iter().chain(&looked_at)).await;
         self.hold(&of, &conditions).await?;
         self.note_epoch(self.is_complete()).await?;

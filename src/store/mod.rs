@@ -8,6 +8,7 @@ mod commit;
 mod condition;
 mod error;
 mod folder;
+mod gate;
 mod held;
 mod hot;
 mod index;
@@ -197,7 +198,7 @@ struct Inner {
     leases: Arc<leases::Leases>,
     uses: uses::Uses,
     /// Read by each change; a rebuild writes its rows with it locked, so that it never puts an older record over a newer.
-    gate: tokio::sync::RwLock<()>,
+    gate: gate::Gate,
     /// One rebuild at a time.
     rebuilding: tokio::sync::Mutex<()>,
     /// How many have ended well.

@@ -28,6 +28,7 @@ use super::Store;
 use super::StoreOptions;
 use super::collect;
 use super::folder::Lock;
+use super::gate::Gate;
 use super::hot::Hot;
 use super::index;
 use super::index::Identity;
@@ -150,7 +151,7 @@ pub(super) async fn assemble(
         names: Names::new(),
         leases: Leases::new(options.lease),
         uses: Uses::new(usize::try_from(options.store.uses).unwrap_or(usize::MAX)),
-        gate: tokio::sync::RwLock::default(),
+        gate: Gate::default(),
         rebuilding: tokio::sync::Mutex::default(),
         rebuilt: std::sync::atomic::AtomicU64::new(0),
         doubt: Arc::default(),

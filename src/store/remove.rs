@@ -52,7 +52,7 @@ pub(super) async fn remove(store: &Arc<Inner>, of: RepositoryKey, removal: Remov
 
 impl Inner {
     async fn remove_tag(self: &Arc<Self>, of: &RepositoryKey, tag: Tag, fixed: &Fixed) -> Result<Option<Vec<BlobKey>>> {
-        let _gate = self.gate.read().await;
+        let _gate = self.gate.pass().await;
         let _locked = self.names.lock(of, [&Name::Tag(tag.clone())]).await;
         if self.tag_record(of, &tag).await?.is_none() {
             return Ok(None);
@@ -65,7 +65,7 @@ impl Inner {
     }
 
     async fn remove_blob(self: &Arc<Self>, of: &RepositoryKey, digest: Digest) -> Result<Option<Vec<BlobKey>>> {
-        let _gate = self.gate.read().await;
+        let _gate = self.gate.pass().await;
         let _locked = self.names.lock(of, [&Name::Digest(digest)]).await;
         match self.link(of, &digest).await? {
             Some(link) if link.kind == Kind::Blob => self.remove_unnamed(of, digest, Vec::new()).await.map(Some),
@@ -84,7 +84,7 @@ impl Inner {
             let tags = self.tags_of(of, &digest).await?;
             let mut names: Vec<Name> = tags.iter().cloned().map(Name::Tag).collect();
             names.push(Name::Digest(digest));
-            let _gate = self.gate.read().await;
+            let _gate = self.gate.pass().await;
             let _locked = self.names.lock(of, &names).await;
             if self.tags_of(of, &digest).await? != tags {
                 continue;

@@ -71,7 +71,7 @@ pub(super) async fn damaged(store: &Inner, of: &RepositoryKey, link: &LinkRecord
 /// Forgets a link to damaged bytes, unless it was mended meanwhile.
 async fn forget(store: &Inner, of: &RepositoryKey, link: &LinkRecord) -> Result<()> {
     let name = [Name::Digest(link.digest)];
-    let _gate = store.gate.read().await;
+    let _gate = store.gate.pass().await;
     let _locked = store.names.lock(of, &name).await;
     if store.tree.link(of, &link.digest).await?.as_ref() != Some(link) {
         return Ok(());

@@ -174,7 +174,7 @@ pub(super) fn later(store: &Arc<Inner>, id: IntentId, intent: Intent, pins: Pins
         loop {
             {
                 let Some(store) = inner.upgrade() else { return };
-                let _gate = store.gate.read().await;
+                let _gate = store.gate.pass().await;
                 let _locked = store.names.lock(&intent.of, &names).await;
                 match store.settle(id, &intent).await {
                     Ok(()) => return,

@@ -147,11 +147,11 @@ impl Truth {
         Ok(!bytes && self.0.records().next().await.transpose()?.is_none())
     }
 
-    /// What a manifest that is stored names: read from its bytes. None where they are gone or are not what they were.
+    /// What a manifest that is stored names: read from its bytes, on the thread of the caller. None where they are gone or are not what they were.
     pub(super) async fn facts(&self, record: &LinkRecord) -> Result<Option<Facts>> {
         let Kind::Manifest { media_type, .. } = &record.kind else { return Ok(None) };
         let Some(range) = self.file(&record.blob()).await? else { return Ok(None) };
-        let bytes = read(range).await?;
+        let bytes = read_here(&range)?;
         if Digest::of_with(record.digest.algorithm(), &bytes) != record.digest {
             return Ok(None);
         }
@@ -161,16 +161,17 @@ impl Truth {
 
 /// Reads a whole manifest.
 pub(super) async fn read(range: FileRange) -> Result<Bytes> {
+    tokio::task::spawn_blocking(move || read_here(&range)).await.map_err(|_| Error::Closed)?
+}
+
+/// The same on the spot, as records are read.
+fn read_here(range: &FileRange) -> Result<Bytes> {
     use std::os::unix::fs::FileExt;
-    let read = move || -> std::io::Result<Bytes> {
-        let mut bytes = vec![0; usize::try_from(range.length).map_err(std::io::Error::other)?];
-        range.file.read_exact_at(&mut bytes, range.offset)?;
-        Ok(bytes.into())
-    };
-    tokio::task::spawn_blocking(read)
-        .await
-        .map_err(|_| Error::Closed)?
-        .map_err(|source| Error::Folder { doing: "reading stored bytes".to_owned(), source })
+    let failed = |source| Error::Folder { doing: "reading stored bytes".to_owned(), source };
+    let length = usize::try_from(range.length).map_err(|error| failed(std::io::Error::other(error)))?;
+    let mut bytes = vec![0; length];
+    range.file.read_exact_at(&mut bytes, range.offset).map_err(failed)?;
+    Ok(bytes.into())
 }
 
 /// What the index keeps of a manifest.

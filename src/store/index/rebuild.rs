@@ -1,19 +1,21 @@
 //! Making the index anew from the tree, while pulls are served from the tree by name.
 //!
-//! Records are read a batch at a time with the gate closed, so that no commit comes between the reading of a record and
-//! the writing of its row: a row never is older than its record.
+//! A row never is older than its record: no change comes between the reading of a record and the writing of its row.
+//! Records are read ahead, a batch at a time, and their rows are written with the gate closed; where a change passed the
+//! gate since the reading began, the batch is read again before. Only the end waits for the disk: a crash before it makes
+//! the next start begin again.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::TryStreamExt;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::oci::Digest;
 use crate::oci::RepositoryKey;
-use crate::oci::Tag;
 use crate::store::BlobKey;
 use crate::store::Completeness;
 use crate::store::Error;
@@ -29,8 +31,8 @@ use crate::store::tree::RecordPath;
 const BATCH: usize = 500;
 /// Between two lines of the log about how far it has come.
 const TELL_EVERY: Duration = Duration::from_secs(5);
-/// Records that are read at the same time.
-const READERS: usize = 8;
+/// Batches that were read and wait to be written.
+const AHEAD: usize = 2;
 
 /// Rebuilds the index; returns when it is complete. Where one is under way, as a start begins it, it is that one which is
 /// waited for.
@@ -65,7 +67,7 @@ impl Rebuild<'_> {
     async fn begin(&self) -> Result<()> {
         // From here on nothing is condemned; what is being condemned right now is in the tree or not, which is read below.
         self.store.completeness.send_replace(Completeness::Rebuilding { done: 0 });
-        let _closed = self.store.gate.write().await;
+        let _closed = self.store.gate.close().await;
         self.store.index.clear().await?;
         self.store.note_epoch(false).await?;
         self.identify(false).await
@@ -92,16 +94,20 @@ impl Rebuild<'_> {
     }
 
     async fn records(&mut self) -> Result<()> {
-        let mut batches = self.store.tree.0.records().chunks(BATCH);
-        while let Some(batch) = batches.next().await {
-            let paths = batch.into_iter().collect::<std::result::Result<Vec<_>, _>>()?;
-            let _closed = self.store.gate.write().await;
-            let store = self.store;
-            let read = futures_util::stream::iter(paths).map(|path| change(store, path)).buffer_unordered(READERS);
-            let changes: Vec<Vec<Change>> = read.try_collect().await?;
-            self.write(changes.into_iter().flatten().collect()).await?;
+        let (ahead, mut batches) = mpsc::channel(AHEAD);
+        let (store, runtime) = (Arc::clone(self.store), Handle::current());
+        // Files are opened one after the other there: not on a thread that pulls are served on. It ends with the channel.
+        let reader = tokio::task::spawn_blocking(move || runtime.block_on(read_ahead(&store, &ahead)));
+        while let Some(batch) = batches.recv().await {
+            let Batch { paths, passed, changes } = batch;
+            let _closed = self.store.gate.close().await;
+            let changes = match changes {
+                Some(changes) if passed == self.store.gate.passed() => changes,
+                _ => read(self.store, &paths).await?,
+            };
+            self.write(changes).await?;
         }
-        Ok(())
+        reader.await.map_err(|_| Error::Closed)?
     }
 
     async fn write(&mut self, changes: Vec<Change>) -> Result<()> {
@@ -119,7 +125,7 @@ impl Rebuild<'_> {
     }
 
     async fn end(&self) -> Result<()> {
-        let _closed = self.store.gate.write().await;
+        let _closed = self.store.gate.close().await;
         self.identify(true).await?;
         self.store.leases.restart();
         self.store.completeness.send_replace(Completeness::Complete);
@@ -129,39 +135,71 @@ impl Rebuild<'_> {
     }
 }
 
-/// The rows of one record; none where it was removed meanwhile.
-async fn change(store: &Inner, path: RecordPath) -> Result<Vec<Change>> {
+/// Records that were read before it was their turn.
+struct Batch {
+    paths: Vec<RecordPath>,
+    /// Changes that had passed the gate when the reading began.
+    passed: u64,
+    /// Their rows; none where a record can't be read, as mending it takes a closed gate.
+    changes: Option<Vec<Change>>,
+}
+
+async fn read_ahead(store: &Arc<Inner>, ahead: &mpsc::Sender<Batch>) -> Result<()> {
+    let mut records = store.tree.0.records().chunks(BATCH);
+    while let Some(batch) = records.next().await {
+        let paths = batch.into_iter().collect::<std::result::Result<Vec<_>, _>>()?;
+        let passed = store.gate.passed();
+        let changes = match rows(store, &paths).await {
+            Err(error) if error.is_damaged_record() => None,
+            rows => Some(rows?),
+        };
+        if ahead.send(Batch { paths, passed, changes }).await.is_err() {
+            // The rebuild broke off, and says why.
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// The rows of these records, if none is damaged.
+async fn rows(store: &Inner, paths: &[RecordPath]) -> Result<Vec<Change>> {
+    let mut changes = Vec::with_capacity(paths.len());
+    for path in paths {
+        changes.extend(row(store, path).await?);
+    }
+    Ok(changes)
+}
+
+/// The rows of these records. What is damaged is mended: the gate is closed.
+async fn read(store: &Inner, paths: &[RecordPath]) -> Result<Vec<Change>> {
+    let mut changes = Vec::with_capacity(paths.len());
+    for path in paths {
+        match (row(store, path).await, path) {
+            (Err(error), RecordPath::Link(of, digest)) if error.is_damaged_record() => {
+                changes.extend(mended(store, of.clone(), *digest).await?);
+            }
+            (Err(error), RecordPath::Tag(of, tag)) if error.is_damaged_record() => {
+                tracing::error!(repository = %of, %tag, "the record of a tag is damaged");
+            }
+            (row, _) => changes.extend(row?),
+        }
+    }
+    Ok(changes)
+}
+
+/// The row of one record; none where it was removed meanwhile.
+async fn row(store: &Inner, path: &RecordPath) -> Result<Option<Change>> {
     match path {
-        RecordPath::Link(of, digest) => link(store, of, digest).await,
-        RecordPath::Tag(of, tag) => tag_of(store, of, tag).await,
-        RecordPath::State(..) => Ok(Vec::new()),
-    }
-}
-
-async fn tag_of(store: &Inner, of: RepositoryKey, tag: Tag) -> Result<Vec<Change>> {
-    match store.tree.tag(&of, &tag).await {
-        Ok(Some(record)) => {
-            let validated_at = record.at;
-            Ok(vec![Change::Tag { of, record, validated_at }])
-        }
-        Ok(None) => Ok(Vec::new()),
-        Err(error) if error.is_damaged_record() => {
-            tracing::error!(repository = %of, %tag, "the record of a tag is damaged");
-            Ok(Vec::new())
-        }
-        Err(error) => Err(error),
-    }
-}
-
-async fn link(store: &Inner, of: RepositoryKey, digest: Digest) -> Result<Vec<Change>> {
-    match store.tree.link(&of, &digest).await {
-        Ok(Some(record)) => {
+        RecordPath::Link(of, digest) => {
+            let Some(record) = store.tree.link(of, digest).await? else { return Ok(None) };
             let facts = store.tree.facts(&record).await?.map(Box::new);
-            Ok(vec![Change::Link { of, record, facts }])
+            Ok(Some(Change::Link { of: of.clone(), record, facts }))
         }
-        Ok(None) => Ok(Vec::new()),
-        Err(error) if error.is_damaged_record() => Ok(mended(store, of, digest).await?.into_iter().collect()),
-        Err(error) => Err(error),
+        RecordPath::Tag(of, tag) => Ok(store.tree.tag(of, tag).await?.map(|record| {
+            let validated_at = record.at;
+            Change::Tag { of: of.clone(), record, validated_at }
+        })),
+        RecordPath::State(..) => Ok(None),
     }
 }
 

@@ -27,7 +27,6 @@ use std::sync::PoisonError;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 
 use crate::body::FileRange;
@@ -272,11 +271,7 @@ impl Tree for Filesystem {
     }
 
     fn blobs(&self) -> BoxStream<'_, Result<(BlobKey, u64)>> {
-        let files = walk(self.0.blobs.clone());
-        files
-            .map(|found| found.and_then(|path| sized(&path)))
-            .filter_map(|found| async move { found.transpose() })
-            .boxed()
+        walk(self.0.blobs.clone(), |path| sized(&path).transpose())
     }
 
     async fn record(&self, path: &RecordPath) -> Result<Option<Bytes>> {
@@ -305,30 +300,12 @@ impl Tree for Filesystem {
 
     fn records(&self) -> BoxStream<'_, Result<RecordPath>> {
         let root = self.0.repositories.clone();
-        let files = walk(root.clone());
-        files
-            .filter_map(move |found| {
-                let record = match found {
-                    Ok(path) => path.strip_prefix(&root).ok().and_then(paths::record_of).map(Ok),
-                    Err(error) => Some(Err(error)),
-                };
-                std::future::ready(record)
-            })
-            .boxed()
+        walk(root.clone(), move |path| path.strip_prefix(&root).ok().and_then(paths::record_of).map(Ok))
     }
 
     fn states(&self, kind: &'static str) -> BoxStream<'_, Result<StateId>> {
         let folder = self.0.root.join(paths::STATE).join(kind);
-        let files = walk(folder.clone());
-        files
-            .filter_map(move |found| {
-                let id = match found {
-                    Ok(path) => path.strip_prefix(&folder).ok().and_then(paths::state_of).map(Ok),
-                    Err(error) => Some(Err(error)),
-                };
-                std::future::ready(id)
-            })
-            .boxed()
+        walk(folder.clone(), move |path| path.strip_prefix(&folder).ok().and_then(paths::state_of).map(Ok))
     }
 }
 

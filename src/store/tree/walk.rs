@@ -18,14 +18,18 @@ const STEP: usize = 1000;
 /// The folders that are being read, the innermost last.
 type Open = Vec<(PathBuf, ReadDir)>;
 
-/// All files below `root`, in no order. What can't be read is an error of the stream: what else comes must not be taken for
-/// all there is. A root that is not there has no files.
-pub(super) fn walk(root: PathBuf) -> BoxStream<'static, Result<PathBuf>> {
-    let begin = Some((Vec::new(), Some(root)));
+/// What `look` makes of each file below `root`, in no order; it runs on the blocking pool. What can't be read is an error of
+/// the stream: what else comes must not be taken for all there is. A root that is not there has no files.
+pub(super) fn walk<T: Send + 'static>(
+    root: PathBuf,
+    look: impl Fn(PathBuf) -> Option<Result<T>> + Clone + Send + 'static,
+) -> BoxStream<'static, Result<T>> {
+    let begin = Some((Vec::new(), Some(root), look));
     stream::unfold(begin, |state| async move {
-        let (open, root) = state?;
-        match tokio::task::spawn_blocking(move || step(open, root)).await {
-            Ok((found, open)) => Some((stream::iter(found), (!open.is_empty()).then_some((open, None)))),
+        let (open, root, look) = state?;
+        let looking = look.clone();
+        match tokio::task::spawn_blocking(move || step(open, root, looking)).await {
+            Ok((found, open)) => Some((stream::iter(found), (!open.is_empty()).then_some((open, None, look)))),
             Err(error) => {
                 let error = failed("listing", Path::new("the tree"), std::io::Error::other(error));
                 Some((stream::iter(vec![Err(error)]), None))
@@ -36,7 +40,11 @@ pub(super) fn walk(root: PathBuf) -> BoxStream<'static, Result<PathBuf>> {
     .boxed()
 }
 
-fn step(mut open: Open, root: Option<PathBuf>) -> (Vec<Result<PathBuf>>, Open) {
+fn step<T>(
+    mut open: Open,
+    root: Option<PathBuf>,
+    look: impl Fn(PathBuf) -> Option<Result<T>>,
+) -> (Vec<Result<T>>, Open) {
     let mut found = Vec::new();
     if let Some(root) = root {
         enter(root, &mut open, &mut found);
@@ -50,14 +58,14 @@ fn step(mut open: Open, root: Option<PathBuf>) -> (Vec<Result<PathBuf>>, Open) {
         let looked = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)));
         match looked {
             Ok((path, kind)) if kind.is_dir() => enter(path, &mut open, &mut found),
-            Ok((path, _)) => found.push(Ok(path)),
+            Ok((path, _)) => found.extend(look(path)),
             Err(error) => found.push(Err(failed("listing", folder, error))),
         }
     }
     (found, open)
 }
 
-fn enter(folder: PathBuf, open: &mut Open, found: &mut Vec<Result<PathBuf>>) {
+fn enter<T>(folder: PathBuf, open: &mut Open, found: &mut Vec<Result<T>>) {
     match std::fs::read_dir(&folder) {
         Ok(entries) => open.push((folder, entries)),
         // It went meanwhile.
