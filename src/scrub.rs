@@ -3,7 +3,6 @@
 //! What turns out damaged is taken out of use ([`Store::quarantine`]): what came from an upstream is forgotten, so that the
 //! next pull fetches it anew; what was pushed is an error until it is pushed again. A scrub is no use of anything.
 
-use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -189,30 +188,27 @@ async fn hash(
     pace: &mut Pace,
     stopping: &CancellationToken,
 ) -> Option<Option<Digest>> {
-    let mut work = (Hasher::new(digest.algorithm()), vec![0_u8; STEP_BYTES]);
+    let mut hasher = Hasher::new(digest.algorithm());
     let mut offset = 0;
     while offset < range.length {
-        let file = range.slice(offset, STEP_BYTES as u64);
-        let step = file.length;
+        let part = range.slice(offset, STEP_BYTES as u64);
+        let step = part.length;
         let read = move || {
-            let (mut hasher, mut buffer) = work;
-            let bytes = buffer.get_mut(..usize::try_from(step).unwrap_or_default()).unwrap_or_default();
-            let read = file.file.read_exact_at(bytes, file.offset);
-            hasher.update(bytes);
-            (read, (hasher, buffer))
+            let read = part.each(|bytes| hasher.update(bytes));
+            (read, hasher)
         };
         let Ok((read, back)) = tokio::task::spawn_blocking(read).await else { return None };
         if let Err(error) = read {
             tracing::error!(%digest, %error, "stored bytes can't be read");
             return Some(None);
         }
-        (work, offset) = (back, offset + step);
+        (hasher, offset) = (back, offset + step);
         tokio::select! {
             () = stopping.cancelled() => return None,
             () = pace.spend(step) => {}
         }
     }
-    Some(Some(work.0.finish()))
+    Some(Some(hasher.finish()))
 }
 
 /// So many bytes a second, without catching up for what was not used.

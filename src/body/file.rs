@@ -25,6 +25,9 @@ pub const CHUNK_BYTES: usize = 64 << 10;
 /// takes back about so much at once.
 const STRIDE_BYTES: u64 = 128 << 10;
 
+/// Bytes that are looked through at a time.
+const STEP_BYTES: usize = 1 << 20;
+
 /// A part of an open file whose bytes never change: those of published blobs don't, nor what was written to a spool.
 #[derive(Clone)]
 pub struct FileRange {
@@ -73,6 +76,25 @@ impl FileRange {
             }
             Err(error) => Reading::Done(Err(error.into())),
         }
+    }
+
+    /// Gives all of it to `take`, in order, a MiB at most at a time. It waits for the disk where it is called: on the blocking
+    /// pool.
+    ///
+    /// # Errors
+    ///
+    /// The file can't be read, or is shorter than it was.
+    pub fn each(&self, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+        let mut rest = self.clone();
+        let mut buffer = vec![0; usize::try_from(rest.length).unwrap_or(STEP_BYTES).min(STEP_BYTES)];
+        while rest.length > 0 {
+            let wanted = usize::try_from(rest.length).unwrap_or(usize::MAX).min(buffer.len());
+            let part = buffer.get_mut(..wanted).unwrap_or_default();
+            rest.file.read_exact_at(part, rest.offset)?;
+            take(part);
+            rest.advance(wanted as u64);
+        }
+        Ok(())
     }
 
     /// Whether the page cache has it, as far as single bytes tell; no where the file system can't say. It may be taken

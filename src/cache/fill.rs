@@ -2,7 +2,10 @@
 //! included; it is a task of its own, so no client's leaving ends it.
 //!
 //! The front of the blob is fetched in order. A client that asks for a part far ahead has that extent fetched into the
-//! same spool (`claims`). A broken or stalled transfer goes on at its offset.
+//! same spool (`parts`); each request of it is a `transfer`. A broken or stalled transfer goes on at its offset.
+
+mod parts;
+mod transfer;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,9 +16,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
 use tokio::sync::Notify;
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
@@ -27,26 +27,16 @@ use crate::repository::Proxied;
 use crate::store;
 use crate::store::PressureState;
 use crate::store::Store;
-use crate::store::spool::Area;
 use crate::store::spool::SealError;
 use crate::store::spool::Spooled;
 use crate::store::spool::Verified;
-use crate::upstream;
 use crate::upstream::Ask;
-use crate::upstream::Wanted;
 
 use super::claims::Claimed;
 use super::claims::Claims;
 use super::error::Error;
 
-/// A part that begins further ahead of the front than this is fetched on its own: waiting for the front would be long.
-const AHEAD_BYTES: u64 = 4 << 20;
-
-/// How long bytes that make no whole batch wait for more.
-const BATCH_WAIT: Duration = Duration::from_millis(10);
-
-/// How many parts ahead of the front one fill fetches at a time.
-const AHEAD_FETCHES: usize = 4;
+use parts::AHEAD_FETCHES;
 
 /// The waits between tries in a row that bring no new byte.
 const PAUSES: [Duration; 5] = [
@@ -202,45 +192,6 @@ impl Fill {
         self.spool.get().cloned()
     }
 
-    /// Has `extent` fetched on its own when the front would take long to reach it. Returns at once.
-    pub(super) fn reach(self: &Arc<Self>, store: &Store, extent: Extent, tasks: &crate::tasks::Tasks) {
-        let Some(spooled) = self.spooled() else { return };
-        let Some(size) = spooled.size() else { return };
-        if extent.start <= spooled.cursor().saturating_add(AHEAD_BYTES) {
-            return;
-        }
-        let Some(hole) = spooled.missing(extent.start) else { return };
-        if hole.start >= extent.end {
-            return;
-        }
-        let Ok(permit) = Arc::clone(&self.ahead).try_acquire_owned() else { return };
-        let end = extent.end.min(hole.end).min(size);
-        let claimed = self.claims().claim(hole.start, Some(end), AHEAD_BYTES);
-        let Some(claimed) = claimed else { return };
-        let (fill, store, stopping) = (Arc::clone(self), store.clone(), tasks.stopping());
-        tasks.spawn("fill ahead", async move {
-            let fetched = tokio::select! {
-                fetched = fill.fetch(&store, claimed) => fetched,
-                () = stopping.cancelled() => Ok(()),
-            };
-            if let Err(error) = fetched {
-                // The front fetches what this one could not; its error is the one that clients see.
-                tracing::debug!(digest = %fill.order.digest, %error, "a part ahead of the front could not be fetched");
-            }
-            fill.release(claimed);
-            drop(permit);
-        });
-    }
-
-    fn claims(&self) -> std::sync::MutexGuard<'_, Claims> {
-        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn release(&self, claimed: Claimed) {
-        self.claims().release(claimed.id);
-        self.released.notify_waiters();
-    }
-
     /// Fetches the front, and then whatever holes are left.
     async fn fetch_all(&self, store: &Store) -> Result<Arc<Spooled>, Error> {
         loop {
@@ -304,143 +255,9 @@ impl Fill {
         }
     }
 
-    /// Writes what makes no whole batch. Whoever asked for a part waits for all of it, and the front, which would write
-    /// it by and by, may be waiting for its own next byte: so the part never came.
-    async fn write_out(&self) -> Result<(), Error> {
-        match self.spooled() {
-            Some(spooled) => spooled.flush().await.map_err(|e| store::Error::from(e).into()),
-            None => Ok(()),
-        }
-    }
-
     /// Whether the transfer may be taken up after this error: not when the bytes themselves are wrong.
     fn goes_on_after(error: &Error) -> bool {
         matches!(error, Error::Upstream(_) | Error::BrokenOff(_))
-    }
-
-    /// One request: from `at` to the claim's end, or until it breaks.
-    async fn transfer(&self, store: &Store, claimed: Claimed, at: &mut u64) -> Result<(), Error> {
-        let end = self.claims().advance(claimed.id, *at);
-        if end.is_some_and(|end| *at >= end) {
-            return Ok(());
-        }
-        let same_as = self.validator.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let wanted = Wanted { start: *at, end: claimed.end, same_as };
-        let incoming = self.order.proxied.upstream.blob(&self.order.ask, &self.order.digest, &wanted).await?;
-        let incoming = incoming.ok_or(Error::BlobUnknown)?;
-        let spooled = self.begin(store, incoming.total, incoming.validator).await?;
-        if incoming.start > *at {
-            return Err(Error::WrongSize { wanted: *at, got: incoming.start });
-        }
-        // An upstream that ignores the range sends all of it again: what is here already is passed over.
-        let mut skip = *at - incoming.start;
-        let mut body = incoming.body;
-        while let Some(chunk) = Self::next(&spooled, &mut body).await? {
-            let mut chunk: Bytes = chunk?;
-            let passed = skip.min(chunk.len() as u64);
-            skip -= passed;
-            drop(chunk.split_to(usize::try_from(passed).unwrap_or(usize::MAX)));
-            if self.take(&spooled, claimed, at, chunk).await? {
-                return Ok(());
-            }
-        }
-        Self::ended(&spooled, *at)
-    }
-
-    /// The next bytes of the body. What came and makes no whole batch is written when nothing more comes for a moment.
-    async fn next(
-        spooled: &Spooled,
-        body: &mut BoxStream<'static, upstream::Result<Bytes>>,
-    ) -> Result<Option<upstream::Result<Bytes>>, Error> {
-        if spooled.is_pending() {
-            match tokio::time::timeout(BATCH_WAIT, body.next()).await {
-                Ok(next) => return Ok(next),
-                Err(_) => spooled.flush().await.map_err(store::Error::from)?,
-            }
-        }
-        Ok(body.next().await)
-    }
-
-    /// Writes one chunk; returns whether the claim is done.
-    async fn take(
-        &self,
-        spooled: &Arc<Spooled>,
-        claimed: Claimed,
-        at: &mut u64,
-        mut chunk: Bytes,
-    ) -> Result<bool, Error> {
-        if let Some(size) = spooled.size()
-            && *at + chunk.len() as u64 > size
-        {
-            return Err(Error::WrongSize { wanted: size, got: *at + chunk.len() as u64 });
-        }
-        if *at + chunk.len() as u64 > self.order.proxied.blob_bytes() {
-            return Err(Error::TooLarge { size: *at + chunk.len() as u64, limit: self.order.proxied.blob_bytes() });
-        }
-        if let Some(end) = self.claims().advance(claimed.id, *at) {
-            chunk.truncate(usize::try_from(end.saturating_sub(*at)).unwrap_or(usize::MAX));
-        }
-        let length = chunk.len() as u64;
-        if length > 0 {
-            spooled.write(*at, chunk).await.map_err(|e| Error::from(store::Error::from(e)))?;
-            *at += length;
-        }
-        Ok(self.claims().advance(claimed.id, *at).is_some_and(|end| *at >= end) || spooled.size() == Some(*at))
-    }
-
-    /// The body ended: cleanly when all is here, or when the upstream never said how much there is.
-    fn ended(spooled: &Arc<Spooled>, at: u64) -> Result<(), Error> {
-        match spooled.size() {
-            None => {
-                spooled.set_size(at);
-                Ok(())
-            }
-            Some(size) if at == size => Ok(()),
-            Some(_) => Err(Error::BrokenOff(None)),
-        }
-    }
-
-    /// At the first answer: checks the size, makes the spool, lets the clients in.
-    async fn begin(&self, store: &Store, total: Option<u64>, validator: Option<String>) -> Result<Arc<Spooled>, Error> {
-        if let Some(spooled) = self.spooled() {
-            if let (Some(size), Some(total)) = (spooled.size(), total)
-                && size != total
-            {
-                return Err(Error::WrongSize { wanted: size, got: total });
-            }
-            self.confirm(&self.order.repository);
-            return Ok(spooled);
-        }
-        let size = match (self.order.size, total) {
-            (Some(wanted), Some(got)) if wanted != got => return Err(Error::WrongSize { wanted, got }),
-            (wanted, got) => wanted.or(got),
-        };
-        if let Some(size) = size.filter(|s| *s > self.order.proxied.blob_bytes()) {
-            return Err(Error::TooLarge { size, limit: self.order.proxied.blob_bytes() });
-        }
-        *self.validator.lock().unwrap_or_else(PoisonError::into_inner) = validator;
-        let resumed = self.resumed.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let made = match resumed {
-            Some(resumed) => match (resumed.size(), size) {
-                (Some(wanted), Some(got)) if wanted != got => return Err(Error::WrongSize { wanted, got }),
-                _ => Ok(resumed),
-            },
-            None if !has_room(store, size) => Err(store::Error::Full(None)),
-            None => store.spool().create(Area::Fills, size, self.order.digest.algorithm()).await.map_err(Into::into),
-        };
-        match made {
-            Ok(spooled) => {
-                self.confirm(&self.order.repository);
-                // Only the front's first answer comes here: nobody else has set it.
-                let spooled = Arc::clone(self.spool.get_or_init(|| spooled));
-                self.stage.send_replace(Stage::Filling(Arc::clone(&spooled)));
-                Ok(spooled)
-            }
-            Err(error) => {
-                self.stage.send_replace(Stage::NoRoom);
-                Err(error.into())
-            }
-        }
     }
 
     async fn seal(&self, spooled: &Arc<Spooled>) -> Result<Verified, Error> {

@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
@@ -17,6 +16,7 @@ use crate::body;
 use crate::body::Content;
 use crate::body::FileRange;
 use crate::body::Parts;
+use crate::oci::Algorithm;
 use crate::oci::Digest;
 use crate::oci::Hasher;
 use crate::oci::range::Extent;
@@ -26,9 +26,6 @@ use crate::store::HeldBytes;
 use crate::store::spool::HELD_BACK_BYTES;
 
 use super::Cache;
-
-/// Bytes read at a time while hashing.
-const HASHED_BYTES: usize = 1 << 20;
 
 /// What a file looked like when its bytes were found right. Its time of change can't be set back by a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +106,7 @@ impl Cache {
         let file = Arc::clone(&range.file);
         let before = Look::at(&file);
         let algorithm = key.digest.algorithm();
-        let hashed = tokio::task::spawn_blocking(move || hash(&range, Hasher::new(algorithm))).await;
+        let hashed = tokio::task::spawn_blocking(move || hash(&range, algorithm)).await;
         let got = hashed.map_err(io::Error::other).and_then(|got| got);
         match (got, before) {
             (Ok(got), Ok(before)) if got == key.digest => {
@@ -131,16 +128,9 @@ impl Cache {
     }
 }
 
-fn hash(range: &FileRange, mut hasher: Hasher) -> io::Result<Digest> {
-    let mut buffer = vec![0; HASHED_BYTES];
-    let mut at = 0;
-    while at < range.length {
-        let wanted = usize::try_from(range.length - at).unwrap_or(usize::MAX).min(HASHED_BYTES);
-        let part = buffer.get_mut(..wanted).unwrap_or_default();
-        range.file.read_exact_at(part, range.offset + at)?;
-        hasher.update(part);
-        at += wanted as u64;
-    }
+fn hash(range: &FileRange, algorithm: Algorithm) -> io::Result<Digest> {
+    let mut hasher = Hasher::new(algorithm);
+    range.each(|bytes| hasher.update(bytes))?;
     Ok(hasher.finish())
 }
 

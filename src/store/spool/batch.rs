@@ -15,6 +15,7 @@ use std::sync::PoisonError;
 use tokio::sync::OwnedMutexGuard;
 use tokio::sync::watch;
 
+use crate::body::FileRange;
 use crate::oci::Algorithm;
 use crate::oci::Digest;
 use crate::oci::Hasher;
@@ -29,9 +30,6 @@ use super::Verified;
 use super::extents::Extents;
 use super::inbox::Inbox;
 use super::inbox::Piece;
-
-/// Bytes read back at a time where they were written ahead of the hash.
-const READ_BACK_BYTES: u64 = 1 << 20;
 
 /// A file that is being filled: what its writer, its batches and its readers share.
 #[derive(Debug)]
@@ -212,7 +210,8 @@ impl Filling {
                 }
                 ahead => {
                     let until = ahead.map_or(end, |piece| end.min(piece.at));
-                    at = read_back(&self.file, at, until, &mut hasher)?;
+                    self.span(at, until).each(|bytes| hasher.update(bytes))?;
+                    at = until;
                 }
             }
         }
@@ -271,25 +270,14 @@ impl Filling {
         if algorithm == self.algorithm {
             return Ok(hasher.finish());
         }
-        let (mut hasher, mut at) = (Hasher::new(algorithm), 0);
-        while at < size {
-            at = read_back(&self.file, at, size, &mut hasher)
-                .map_err(|e| Error::new("reading back from the spool", e))?;
-        }
+        let mut hasher = Hasher::new(algorithm);
+        let read = self.span(0, size).each(|bytes| hasher.update(bytes));
+        read.map_err(|e| Error::new("reading back from the spool", e))?;
         Ok(hasher.finish())
     }
-}
 
-/// Hashes bytes of the file from `at` on, as far as `end`; gives how far it came.
-fn read_back(file: &File, mut at: u64, end: u64, hasher: &mut Hasher) -> io::Result<u64> {
-    let length = usize::try_from((end - at).min(READ_BACK_BYTES)).unwrap_or(usize::MAX);
-    let mut buffer = vec![0; length];
-    while at < end {
-        let wanted = usize::try_from(end - at).unwrap_or(usize::MAX).min(length);
-        let part = buffer.get_mut(..wanted).unwrap_or_default();
-        file.read_exact_at(part, at)?;
-        hasher.update(part);
-        at += wanted as u64;
+    /// What was written from `start` to `end`.
+    fn span(&self, start: u64, end: u64) -> FileRange {
+        FileRange { file: Arc::clone(&self.file), offset: start, length: end.saturating_sub(start) }
     }
-    Ok(at)
 }

@@ -81,13 +81,12 @@ impl Inbox {
         self.bytes += bytes.len();
         while !bytes.is_empty() {
             let open = self.pieces.iter().rposition(|piece| piece.end() == at && piece.room() > 0);
-            let piece = match open.and_then(|open| self.pieces.get_mut(open)) {
-                Some(piece) => piece,
-                None => {
-                    let left = size.map_or(u64::MAX, |size| size.saturating_sub(at));
-                    let bytes = self.buffer(usize::try_from(left).unwrap_or(usize::MAX).min(BATCH_BYTES));
-                    self.pieces.push_mut(Piece { at, bytes })
-                }
+            let piece = if let Some(piece) = open.and_then(|open| self.pieces.get_mut(open)) {
+                piece
+            } else {
+                let left = size.map_or(u64::MAX, |size| size.saturating_sub(at));
+                let bytes = self.buffer(usize::try_from(left).unwrap_or(usize::MAX).min(BATCH_BYTES));
+                self.pieces.push_mut(Piece { at, bytes })
             };
             let (now, later) = bytes.split_at(piece.room().min(bytes.len()));
             piece.bytes.extend_from_slice(now);
@@ -154,7 +153,7 @@ mod tests {
     fn bytes_that_follow_each_other_become_one_piece() {
         let mut inbox = Inbox::default();
         for at in 0..20 {
-            inbox.accept(at * 16_384, &[7; 16_384], Some(400_000));
+            inbox.accept(at * 16_384, &vec![7; 16_384], Some(400_000));
             // A second fetch brings a part ahead meanwhile.
             inbox.accept(1_000_000 + at * 10, &[8; 10], None);
         }
@@ -182,7 +181,7 @@ mod tests {
     #[test]
     fn a_buffer_that_was_written_is_filled_again() {
         let mut inbox = Inbox::default();
-        inbox.accept(0, &[1; BATCH_BYTES], None);
+        inbox.accept(0, &vec![1; BATCH_BYTES], None);
         let first = inbox.take();
         let address = first[0].bytes.as_ptr();
         inbox.reuse(first);
