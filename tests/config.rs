@@ -341,7 +341,7 @@ fn freshness_is_decided_by_the_first_rule_and_completed_by_the_upstream() {
     let config = load(
         "freshness: [{ match: \"docker.io/acme/**:main\", fresh_for: 0s }, { match: \"**:v*\", immutable: true }]\n",
     );
-    let windows = |name: &str, credential| config.freshness.windows(name, credential);
+    let windows = |name: &str, credential| config.freshness.windows(&[name], credential);
     assert_eq!(windows("docker.io/acme/app:main", false).fresh_for, Duration::ZERO);
     assert_eq!(windows("docker.io/acme/app:main", false).stale_while_revalidate, Duration::from_mins(10));
     assert!(windows("ghcr.io/acme/app:v1.2", true).immutable);

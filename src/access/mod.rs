@@ -219,12 +219,18 @@ impl Access {
         repository: &RepositoryKey,
         target: &Target,
     ) -> Result<Grant, Refusal> {
-        let rules = self.rules.load_full();
-        let request = Request { rules: &rules, caller, action, repository, target };
-        let principal = match self.decide_at_once(&request) {
-            Some(principal) => principal,
+        let at_once = {
+            // No count that all threads share is touched here.
+            let rules = self.rules.load();
+            self.decide_at_once(&Request { rules: &rules, caller, action, repository, target })
+        };
+        let principal = if let Some(principal) = at_once {
+            principal
+        } else {
+            let rules = self.rules.load_full();
+            let request = Request { rules: &rules, caller, action, repository, target };
             // Boxed, so that what needs no question is not as large in memory as what needs one.
-            None => Box::pin(self.decide(&request)).await?,
+            Box::pin(self.decide(&request)).await?
         };
         Ok(Grant::new(repository.clone(), principal, action))
     }
@@ -234,11 +240,8 @@ impl Access {
         if request.action != Action::Pull {
             return None;
         }
-        let asks = match self.repositories.resolve(request.repository) {
-            Ok(Repository::Hosted(_)) => false,
-            Ok(Repository::Proxied(proxied)) => needs_asking(request.repository, &proxied),
-            Err(_) => return None,
-        };
+        let needs = |proxied: &Proxied| needs_asking(request.repository, proxied);
+        let asks = self.repositories.look(request.repository, |proxied| proxied.is_some_and(needs)).ok()?;
         match request.ground(&Principal::Anonymous, Action::Pull) {
             Ground::Rule(_) => Some(Principal::Anonymous),
             Ground::Anonymous if !asks => Some(Principal::Anonymous),

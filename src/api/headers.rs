@@ -39,6 +39,18 @@ pub(super) fn set_number(headers: &mut HeaderMap, name: HeaderName, value: u64) 
     headers.insert(name, HeaderValue::from(value));
 }
 
+/// What kind of manifest it is; the usual ones need no memory.
+pub(super) fn set_media_type(headers: &mut HeaderMap, media_type: &MediaType) {
+    let text = media_type.as_str();
+    match [MediaType::OCI_MANIFEST, MediaType::OCI_INDEX, MediaType::DOCKER_MANIFEST, MediaType::DOCKER_LIST]
+        .into_iter()
+        .find(|known| *known == text)
+    {
+        Some(known) => drop(headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(known))),
+        None => set(headers, header::CONTENT_TYPE, text),
+    }
+}
+
 /// What names the bytes: their digest, and the same as entity tag.
 pub(super) fn set_digest(headers: &mut HeaderMap, digest: &Digest) {
     let mut text = String::with_capacity(140);
@@ -60,7 +72,10 @@ pub(super) fn set_status(headers: &mut HeaderMap, status: &CacheStatus) {
         Some(text) => drop(headers.insert(CACHE_STATUS, HeaderValue::from_static(text))),
         None => set(headers, CACHE_STATUS, &status.to_string()),
     }
-    set_number(headers, header::AGE, status.age.as_secs());
+    match status.age.as_secs() {
+        0 => drop(headers.insert(header::AGE, HeaderValue::from_static("0"))),
+        age => set_number(headers, header::AGE, age),
+    }
     if status.is_stale() {
         let age = status.age.as_secs();
         let text = format!("299 - \"stale: the upstream does not answer; last validated {age} s ago\"");

@@ -292,7 +292,10 @@ pub fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<Route, 
     if let Some(route) = own(method, path, query)? {
         return Ok(route);
     }
-    let segments = path.split('/').map(decode).collect::<Result<Vec<_>, _>>()?;
+    let mut segments = Vec::with_capacity(path.split('/').count());
+    for segment in path.split('/') {
+        segments.push(decode(segment)?);
+    }
     let at = boundary(&segments).ok_or(Problem::Nowhere)?;
     let (before, after) = segments.split_at(at);
     let after = after.get(1..).unwrap_or_default();

@@ -4,9 +4,7 @@
 //! its file has changed under it; meanwhile its last bytes are held back, as those of a fill are: a damaged blob is a
 //! broken transfer and is fetched anew, never a complete wrong one. What a fill has just written needs no second look.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,28 +21,14 @@ use crate::oci::range::Extent;
 use crate::store::BlobKey;
 use crate::store::Held;
 use crate::store::HeldBytes;
+use crate::store::Stamp;
 use crate::store::spool::HELD_BACK_BYTES;
 
 use super::Cache;
 
-/// What a file looked like when its bytes were found right. Its time of change can't be set back by a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Look {
-    inode: u64,
-    size: u64,
-    changed: (i64, i64),
-}
-
-impl Look {
-    fn at(file: &File) -> io::Result<Self> {
-        let seen = file.metadata()?;
-        Ok(Self { inode: seen.ino(), size: seen.size(), changed: (seen.ctime(), seen.ctime_nsec()) })
-    }
-}
-
 /// The blobs whose bytes were found right, bounded.
 #[derive(Debug)]
-pub(super) struct Sound(Bounded<BlobKey, Look>);
+pub(super) struct Sound(Bounded<BlobKey, Stamp>);
 
 impl Sound {
     pub(super) fn new(most: usize) -> Self {
@@ -53,15 +37,13 @@ impl Sound {
 
     /// Notes that what is held was found right just now.
     pub(super) fn note(&self, held: &Held) {
-        if let HeldBytes::File(range) = &held.bytes
-            && let Ok(look) = Look::at(&range.file)
-        {
-            self.0.insert(held.link.blob(), look);
+        if let HeldBytes::File { stamp, .. } = &held.bytes {
+            self.0.insert(held.link.blob(), *stamp);
         }
     }
 
-    fn is(&self, key: &BlobKey, file: &File) -> bool {
-        self.0.get(key).is_some_and(|seen| Look::at(file).is_ok_and(|now| now == seen))
+    fn is(&self, key: &BlobKey, stamp: &Stamp) -> bool {
+        self.0.get(key).is_some_and(|seen| seen == *stamp)
     }
 }
 
@@ -69,8 +51,11 @@ impl Cache {
     /// The bytes of `part` of what is held, hashed before the last of them go out where that was not done yet. `None`
     /// where they turned out wrong before any went out: they are out of use by now.
     pub(super) async fn sound_content(&self, held: &Arc<Held>, part: Extent) -> Option<Content> {
-        let HeldBytes::File(range) = &held.bytes else { return Some(held.content(part.start, part.length())) };
-        if self.sound.is(&held.link.blob(), &range.file) {
+        let HeldBytes::File { range, stamp } = &held.bytes else {
+            return Some(held.content(part.start, part.length()));
+        };
+        // The store has looked at the file just now.
+        if self.sound.is(&held.link.blob(), stamp) {
             return Some(held.content(part.start, part.length()));
         }
         if held.link.size <= HELD_BACK_BYTES {
@@ -84,9 +69,10 @@ impl Cache {
 
     /// Hashes what is held, once for all who wait; takes it out of use where it is wrong.
     async fn is_right(&self, held: &Arc<Held>) -> bool {
-        let HeldBytes::File(range) = &held.bytes else { return true };
+        let HeldBytes::File { range, .. } = &held.bytes else { return true };
         let key = held.link.blob();
-        if self.sound.is(&key, &range.file) {
+        // A transfer may have begun long ago: the file is looked at again.
+        if Stamp::of(&range.file).is_ok_and(|now| self.sound.is(&key, &now)) {
             return true;
         }
         let (cache, range) = (self.clone(), range.clone());
@@ -104,7 +90,7 @@ impl Cache {
         // The semaphore is never closed.
         let Ok(_turn) = self.hashing.acquire().await else { return false };
         let file = Arc::clone(&range.file);
-        let before = Look::at(&file);
+        let before = Stamp::of(&file);
         let algorithm = key.digest.algorithm();
         let hashed = tokio::task::spawn_blocking(move || hash(&range, algorithm)).await;
         let got = hashed.map_err(io::Error::other).and_then(|got| got);

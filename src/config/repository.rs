@@ -73,10 +73,10 @@ impl Windows {
 }
 
 impl Freshness {
-    /// The windows of a tag, given as `host/repository:tag`, of an upstream with or without a credential.
-    pub fn windows(&self, name: &str, with_credential: bool) -> Windows {
+    /// The windows of a tag, given as the parts of `host/repository:tag`, of an upstream with or without a credential.
+    pub fn windows(&self, name: &[&str], with_credential: bool) -> Windows {
         let default = Windows::defaults(with_credential);
-        let Some(rule) = self.rules.iter().find(|rule| rule.pattern.matches(name)) else { return default };
+        let Some(rule) = self.rules.iter().find(|rule| rule.pattern.matches_parts(name)) else { return default };
         Windows {
             immutable: rule.immutable,
             fresh_for: rule.fresh_for.unwrap_or(default.fresh_for),

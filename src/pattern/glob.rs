@@ -50,12 +50,12 @@ impl Short {
         Some(new)
     }
 
-    fn matches(&self, name: &str) -> bool {
+    fn matches(&self, name: impl Iterator<Item = u8>) -> bool {
         let stars = self.any | self.segment;
         // A star matches nothing too: its state reaches the next one at once. Two stars never stand side by side.
         let skip = |states: u64| states | ((states & stars) << 1);
         let mut states = skip(1);
-        for byte in name.bytes() {
+        for byte in name {
             let moves = self.moves.get(usize::from(byte)).copied().unwrap_or(0);
             let stays = if matches!(byte, b'/' | b':') { self.any } else { stars };
             states = skip(((states & moves) << 1) | (states & stays));
@@ -146,20 +146,26 @@ impl Glob {
     /// Whether the whole of `name` matches. Time is at most the product of both lengths: states are kept as a set,
     /// so no pattern makes it explode.
     pub fn matches(&self, name: &str) -> bool {
+        self.matches_parts(&[name])
+    }
+
+    /// Whether a name matches that is these parts, one after the other: it need not be put together.
+    pub fn matches_parts(&self, name: &[&str]) -> bool {
+        let bytes = name.iter().flat_map(|part| part.bytes());
         match &self.short {
-            Some(short) => short.matches(name),
-            None => self.matches_long(name),
+            Some(short) => short.matches(bytes),
+            None => self.matches_long(bytes),
         }
     }
 
-    fn matches_long(&self, name: &str) -> bool {
+    fn matches_long(&self, name: impl Iterator<Item = u8>) -> bool {
         let mut states = vec![false; self.parts.len() + 1];
         if let Some(first) = states.first_mut() {
             *first = true;
         }
         self.skip(&mut states);
         let mut next = vec![false; states.len()];
-        for byte in name.bytes() {
+        for byte in name {
             next.fill(false);
             for (i, part) in self.parts.iter().enumerate() {
                 if !states.get(i).copied().unwrap_or(false) {
@@ -244,9 +250,17 @@ mod tests {
             let glob: Glob = glob.parse().unwrap();
             for name in ["", "a/b:sha-1", "az", "a/z", "v1", "v/", "x/y/z", "q/bc:t", "library/a", "aabb", "ab/", "é"]
             {
-                assert_eq!(glob.matches(name), glob.matches_long(name), "{glob} on {name}");
+                assert_eq!(glob.matches(name), glob.matches_long(name.bytes()), "{glob} on {name}");
             }
         }
+    }
+
+    #[test]
+    fn a_name_in_parts_matches_as_a_whole() {
+        let glob: Glob = "docker.io/library/*:v?".parse().unwrap();
+        assert!(glob.matches_parts(&["docker.io", "/", "library/app", ":", "v1"]));
+        assert!(!glob.matches_parts(&["docker.io", "/", "library/app", "", "v1"]));
+        assert!(!glob.matches_parts(&["docker.io", "/", "library/app/x", ":", "v1"]));
     }
 
     #[test]

@@ -170,13 +170,22 @@ impl Repositories {
 
     /// What the repository is, and where it comes from.
     pub fn resolve(&self, repository: &RepositoryKey) -> Result<Repository, Refused> {
+        self.look(repository, |proxied| proxied.cloned().map_or(Repository::Hosted(Hosted {}), Repository::Proxied))
+    }
+
+    /// Looks at where the repository comes from without taking it along; `None` where it lives here alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`resolve`](Self::resolve).
+    pub fn look<T>(&self, repository: &RepositoryKey, at: impl FnOnce(Option<&Proxied>) -> T) -> Result<T, Refused> {
         if repository.is_hosted() {
             // Also where the patterns do not name it any more: what was pushed here stays ours.
-            return Ok(Repository::Hosted(Hosted {}));
+            return Ok(at(None));
         }
         let current = self.current.load();
         let proxied = current.proxied.get(&repository.registry).ok_or(Refused::Unknown)?;
-        if proxied.allows(&repository.name) { Ok(Repository::Proxied(proxied.clone())) } else { Err(Refused::Denied) }
+        if proxied.allows(&repository.name) { Ok(at(Some(proxied))) } else { Err(Refused::Denied) }
     }
 
     /// For how long the tag is fresh, stale and still of use. A hosted tag is what it is: it never goes stale.
@@ -185,7 +194,8 @@ impl Repositories {
         let Some(proxied) = current.proxied.get(&repository.registry) else {
             return Freshness { immutable: repository.is_hosted(), ..Freshness::defaults(false) };
         };
-        current.freshness.windows(&format!("{repository}:{tag}"), proxied.has_credential())
+        let name = [repository.registry.as_str(), "/", repository.name.as_str(), ":", tag.as_str()];
+        current.freshness.windows(&name, proxied.has_credential())
     }
 
     /// The patterns of tags that neither move nor go once they are pushed; those of the first hosted pattern that names

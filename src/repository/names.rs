@@ -4,6 +4,7 @@
 //! the mirror's address) and `/v2/<repo>/…?ns=<host>` (containerd, CRI, BuildKit) mean the same. What a client sends
 //! only selects among the configured registries: no name makes larder talk to another host.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::net::SocketAddr;
@@ -81,7 +82,11 @@ impl OwnNames {
     }
 
     fn contains(&self, host: &str) -> bool {
-        self.0.contains(&host.to_ascii_lowercase())
+        if host.bytes().any(|b| b.is_ascii_uppercase()) {
+            self.0.contains(&host.to_ascii_lowercase())
+        } else {
+            self.0.contains(host)
+        }
     }
 }
 
@@ -194,7 +199,7 @@ fn named(
     path: &str,
     names: &Names,
 ) -> Result<RepositoryKey, NameProblem> {
-    let joined = if within.is_empty() { path.to_owned() } else { format!("{within}/{path}") };
+    let joined = if within.is_empty() { Cow::Borrowed(path) } else { Cow::Owned(format!("{within}/{path}")) };
     let registry = match registry {
         Some(registry) => registry,
         None if names.hosted.iter().any(|glob| glob.matches(&joined)) => RegistryName::hosted(),
@@ -204,10 +209,11 @@ fn named(
     };
     // Docker Hub's names have no dots in front: a host that is said twice is one.
     let joined = match joined.strip_prefix("docker.io/") {
-        Some(rest) if registry.as_str() == HUB => rest.to_owned(),
-        _ => joined,
+        Some(rest) if registry.as_str() == HUB => rest,
+        _ => &*joined,
     };
-    let name = if registry.as_str() == HUB && !joined.contains('/') { format!("library/{joined}") } else { joined };
+    let official = registry.as_str() == HUB && !joined.contains('/');
+    let name = if official { Cow::Owned(format!("library/{joined}")) } else { Cow::Borrowed(joined) };
     let name = name.parse::<RepositoryName>().map_err(|_| NameProblem::Invalid)?;
     Ok(RepositoryKey::new(registry, name))
 }

@@ -94,21 +94,21 @@ pub(super) async fn serve<S: Service>(stream: TcpStream, peer: SocketAddr, liste
     let outlet = sends_files.then(|| Arc::new(Outlet::default()));
     let patience = Patience { head, stall: limits.stall };
     let wire = Wire::new(stream, first, Arc::clone(&shared), patience, outlet.clone());
-    let requests = Requests {
+    let requests = Requests(Arc::new(Connection {
         peer: Peer { address: peer.ip().to_canonical(), secure: listener.tls.is_some() },
         listener,
         shared: Arc::clone(&shared),
-        open: Arc::new(open),
+        open,
         outlet,
         http1: protocol == Protocol::Http1,
-    };
+    }));
     let io = TokioIo::new(wire);
     let ended = match protocol {
         Protocol::Http1 => {
             let mut connection = Box::pin(http1_builder(limits).serve_connection(io, requests));
             tokio::select! {
                 ended = &mut connection => ended,
-                () = common.shutdown.draining() => {
+                () = over(&common, &shared) => {
                     connection.as_mut().graceful_shutdown();
                     tokio::select! { ended = connection => ended, () = common.shutdown.at_once() => return }
                 }
@@ -118,7 +118,7 @@ pub(super) async fn serve<S: Service>(stream: TcpStream, peer: SocketAddr, liste
             let mut connection = Box::pin(http2_builder(limits, &common.tasks).serve_connection(io, requests));
             tokio::select! {
                 ended = &mut connection => ended,
-                () = async { tokio::select! { () = common.shutdown.draining() => {}, () = shared.idle_for(limits.idle) => {} } } => {
+                () = over(&common, &shared) => {
                     connection.as_mut().graceful_shutdown();
                     tokio::select! {
                         ended = connection => ended,
@@ -132,6 +132,15 @@ pub(super) async fn serve<S: Service>(stream: TcpStream, peer: SocketAddr, liste
     if let Err(error) = ended {
         // A client that went away, or one that sent what is no HTTP; the request's own line says what it cost.
         tracing::debug!(%peer, error = crate::telemetry::chain(&error), "a connection ended");
+    }
+}
+
+/// Comes when no more requests are to be taken: larder stops, or the connection was idle for long. One timer for the
+/// connection, which is not touched by its requests.
+async fn over(common: &Common, shared: &Shared) {
+    tokio::select! {
+        () = common.shutdown.draining() => {}
+        () = shared.idle_for(common.limits.idle) => {}
     }
 }
 
@@ -193,11 +202,8 @@ async fn establish(mut stream: TcpStream, tls: Option<&Certificates>) -> io::Res
 fn http1_builder(limits: &config::Limits) -> http1::Builder {
     let header_bytes = usize::try_from(limits.header_bytes).unwrap_or(usize::MAX).clamp(8 << 10, 1 << 20);
     let mut http = http1::Builder::new();
-    // hyper's timer runs between requests too; the figure for a head is kept in `wire`.
-    http.timer(TokioTimer::new())
-        .header_read_timeout(limits.idle)
-        .max_buf_size(header_bytes)
-        .max_header_size(header_bytes);
+    // hyper's timer would be set anew with each request; how long a head may take is kept in `wire`.
+    http.header_read_timeout(None).max_buf_size(header_bytes).max_header_size(header_bytes);
     http
 }
 
@@ -229,11 +235,14 @@ where
 }
 
 /// The requests of one connection.
-struct Requests<S> {
+struct Requests<S>(Arc<Connection<S>>);
+
+/// What they have in common.
+struct Connection<S> {
     listener: Arc<Listener<S>>,
     peer: Peer,
     shared: Arc<Shared>,
-    open: Arc<Open>,
+    open: Open,
     outlet: Option<Arc<Outlet>>,
     http1: bool,
 }
@@ -244,30 +253,29 @@ impl<S: Service> hyper::service::Service<Request<Incoming>> for Requests<S> {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Tracked>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let running = self.shared.begin();
-        let chunked = self.http1 && request.headers().contains_key(header::TRANSFER_ENCODING);
-        let framing = if chunked { self.shared.framing() } else { Framing::Clean };
-        let malformed = framing == Framing::Conflict || (self.http1 && !names_host(&request));
-        let (listener, peer, shared) = (Arc::clone(&self.listener), self.peer, Arc::clone(&self.shared));
-        let (open, outlet, http1) = (Arc::clone(&self.open), self.outlet.clone(), self.http1);
+        let connection = Arc::clone(&self.0);
+        let running = connection.shared.begin();
+        let chunked = connection.http1 && request.headers().contains_key(header::TRANSFER_ENCODING);
+        let framing = if chunked { connection.shared.framing() } else { Framing::Clean };
+        let malformed = framing == Framing::Conflict || (connection.http1 && !names_host(&request));
         Box::pin(async move {
             let (head, mut body) = request.into_parts();
             let expects = head.headers.contains_key(header::EXPECT);
             let mut response = if malformed {
                 api::malformed()
             } else {
-                let answering = AssertUnwindSafe(listener.service.answer(peer, head, &mut body));
-                answering.catch_unwind().await.unwrap_or_else(|panic| failed(&*panic, &open))
+                let answering = AssertUnwindSafe(connection.listener.service.answer(connection.peer, head, &mut body));
+                answering.catch_unwind().await.unwrap_or_else(|panic| failed(&*panic, &connection.open))
             };
-            if http1 {
+            if connection.http1 {
                 let read = !malformed && read_rest(&mut body, expects).await;
                 if !read || framing == Framing::Unknown {
-                    shared.leave_unread();
+                    connection.shared.leave_unread();
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
             }
             Ok(response.map(|body| {
-                let body = if let Some(outlet) = &outlet { body.through(outlet) } else { body };
+                let body = if let Some(outlet) = &connection.outlet { body.through(outlet) } else { body };
                 Tracked { body, _running: running }
             }))
         })

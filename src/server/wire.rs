@@ -1,7 +1,7 @@
 //! The bytes of one connection, with the time-outs that hyper does not have.
 //!
-//! * From a request's first byte to the end of its head: hyper's own timer runs while a connection is idle too, so it
-//!   can only be the idle figure.
+//! * From a request's first byte to the end of its head: hyper's own timer runs while a connection is idle too, and is
+//!   made and dropped with each request.
 //! * A client that takes no byte of an answer.
 //! * Closing with bytes unread would reset the connection, and the answer would be lost: some are read first.
 
@@ -255,12 +255,16 @@ impl Wire {
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let begun = buffer.filled().len();
         if !this.first.is_empty() {
             let count = this.first.len().min(buffer.remaining());
             let first = this.first.split_to(count);
             buffer.put_slice(&first);
             this.arrived(&first);
-            return Poll::Ready(Ok(()));
+            // What came with it goes into the same piece of memory: two reads would make hyper take twice as much.
+            if !this.first.is_empty() || buffer.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
         }
         let before = buffer.filled().len();
         let read = match &mut this.stream {
@@ -272,6 +276,8 @@ impl AsyncRead for Wire {
                 this.arrived(buffer.filled().get(before..).unwrap_or_default());
                 Poll::Ready(Ok(()))
             }
+            // What was there is read; the next call tells.
+            Poll::Pending | Poll::Ready(Err(_)) if before > begun => Poll::Ready(Ok(())),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => this.poll_head(cx),
         }

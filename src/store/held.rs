@@ -1,5 +1,8 @@
 //! What lookups give: tags with their last validation, and bytes that are held.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
@@ -38,6 +41,27 @@ impl TagState {
     }
 }
 
+/// What a file looks like from outside. Its time of change can't be set back by a program: the same stamp means the same
+/// bytes, as far as the file system knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// The file's now.
+    ///
+    /// # Errors
+    ///
+    /// The file system's.
+    pub fn of(file: &File) -> io::Result<Self> {
+        let seen = file.metadata()?;
+        Ok(Self { inode: seen.ino(), size: seen.size(), changed: (seen.ctime(), seen.ctime_nsec()) })
+    }
+}
+
 /// Bytes of a blob or manifest that a repository names.
 #[derive(Clone, Debug)]
 pub struct Held {
@@ -53,7 +77,12 @@ pub enum HeldBytes {
     /// In memory: manifests.
     Memory(Bytes),
     /// In an open file: blobs. The descriptor outlives an eviction: unlinking a file leaves its readers alone.
-    File(FileRange),
+    File {
+        /// All of it.
+        range: FileRange,
+        /// What it looked like when it was opened, and still did when it was looked up.
+        stamp: Stamp,
+    },
 }
 
 impl Held {
@@ -66,15 +95,16 @@ impl Held {
                 let end = usize::try_from(length).map_or(count, |length| start.saturating_add(length)).min(count);
                 Content::Bytes(bytes.slice(start..end))
             }
-            HeldBytes::File(range) => Content::File(range.slice(start, length)),
+            HeldBytes::File { range, .. } => Content::File(range.slice(start, length)),
         }
     }
 
-    /// Whether the file still has its size: one that was cut under us would break every transfer of it.
-    pub(super) fn has_its_size(&self) -> bool {
+    /// Whether the file looks as it did: one that was cut under us would break every transfer of it, one that was
+    /// written to has other bytes.
+    pub(super) fn is_unchanged(&self) -> bool {
         match &self.bytes {
             HeldBytes::Memory(_) => true,
-            HeldBytes::File(range) => range.file.metadata().is_ok_and(|file| file.len() == self.link.size),
+            HeldBytes::File { range, stamp } => Stamp::of(&range.file).is_ok_and(|now| now == *stamp),
         }
     }
 
@@ -91,7 +121,7 @@ impl Held {
     pub async fn read(&self) -> Result<Bytes> {
         match &self.bytes {
             HeldBytes::Memory(bytes) => Ok(bytes.clone()),
-            HeldBytes::File(range) => truth::read(range.clone()).await,
+            HeldBytes::File { range, .. } => truth::read(range.clone()).await,
         }
     }
 
@@ -99,7 +129,7 @@ impl Held {
     pub fn manifest(&self) -> Option<&Bytes> {
         match &self.bytes {
             HeldBytes::Memory(bytes) => Some(bytes),
-            HeldBytes::File(_) => None,
+            HeldBytes::File { .. } => None,
         }
     }
 }

@@ -50,7 +50,7 @@ impl Weighter<HeldKey, Arc<Held>> for ByMemory {
     fn weight(&self, _: &HeldKey, held: &Arc<Held>) -> u64 {
         match &held.bytes {
             HeldBytes::Memory(bytes) => bytes.len() as u64 + ENTRY_BYTES,
-            HeldBytes::File(_) => self.file,
+            HeldBytes::File { .. } => self.file,
         }
     }
 }
@@ -107,10 +107,11 @@ impl Hot {
         self.tags.get(&Look(of, tag))
     }
 
-    /// What is held. A file that is no longer as large as it was is read anew, which finds out why.
+    /// What is held. A file that does not look as it did is opened anew, which finds out why; this is the one look that a
+    /// hit takes at its file.
     pub(super) fn held(&self, of: &RepositoryKey, digest: &Digest) -> Option<Arc<Held>> {
         let held = self.held.get(&Look(of, digest))?;
-        if held.has_its_size() {
+        if held.is_unchanged() {
             return Some(held);
         }
         self.forget(of, digest);

@@ -19,6 +19,7 @@ use super::LinkRecord;
 use super::Linked;
 use super::Page;
 use super::Result;
+use super::Stamp;
 use super::TagRecord;
 use super::TagState;
 use super::Tagged;
@@ -83,7 +84,12 @@ impl Inner {
         match opened {
             Some(range) if range.length == link.size => {
                 let bytes = match link.kind {
-                    Kind::Blob => HeldBytes::File(range),
+                    Kind::Blob => {
+                        let stamp = Stamp::of(&range.file);
+                        let stamp = stamp
+                            .map_err(|source| Error::Folder { doing: "looking at stored bytes".to_owned(), source })?;
+                        HeldBytes::File { range, stamp }
+                    }
                     Kind::Manifest { .. } => {
                         let bytes = truth::read(range).await?;
                         // A manifest is small: whether it is what it was is seen at once.

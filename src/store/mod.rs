@@ -51,6 +51,7 @@ pub use condition::Condition;
 pub use error::Error;
 pub use held::Held;
 pub use held::HeldBytes;
+pub use held::Stamp;
 pub use held::TagState;
 pub use index::Page;
 pub use remove::Removal;

@@ -67,9 +67,6 @@ async fn get(api: &Api, asked: &mut Asked<'_>, grant: &Grant, digest: &Digest) -
     let mut response = without_body(StatusCode::OK);
     let head = response.headers_mut();
     set_common(head, digest, &found.status);
-    if let Some(length) = blob.content.length() {
-        headers::set_number(head, header::CONTENT_LENGTH, length);
-    }
     if let (Some(extent), Some(size)) = (blob.extent, blob.size) {
         headers::set_extent(head, &extent, size);
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;

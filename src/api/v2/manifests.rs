@@ -1,6 +1,6 @@
 //! `…/manifests/<reference>` (distribution-spec, end-3, end-7, end-9).
 
-use http::HeaderValue;
+use http::Method;
 use http::StatusCode;
 use http::header;
 
@@ -60,11 +60,11 @@ async fn read(api: &Api, asked: &mut Asked<'_>, place: &Place, reference: &Refer
     } else {
         let mut response = without_body(StatusCode::OK);
         let head = response.headers_mut();
-        if let Ok(value) = HeaderValue::from_str(manifest.media_type.as_str()) {
-            head.insert(header::CONTENT_TYPE, value);
+        headers::set_media_type(head, &manifest.media_type);
+        if asked.head.method == Method::HEAD {
+            // On GET hyper sets it. On HEAD it can't: containerd asks again without it, others fail.
+            headers::set_number(head, header::CONTENT_LENGTH, manifest.bytes.len() as u64);
         }
-        // On HEAD too, where no library sets it: containerd asks again without it, others fail.
-        headers::set_number(head, header::CONTENT_LENGTH, manifest.bytes.len() as u64);
         *response.body_mut() = Body::from(manifest.bytes);
         response
     };
