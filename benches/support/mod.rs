@@ -7,9 +7,13 @@
 
 pub mod client;
 pub mod origin;
+#[path = "../../tests/it/support/random.rs"]
+mod random;
 pub mod seed;
 pub mod server;
 pub mod table;
+
+pub use random::bytes;
 
 /// Whether it is only to be seen that the benchmark runs.
 pub fn quick() -> bool {
@@ -40,18 +44,4 @@ impl std::fmt::Display for Median {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:.2} ±{:.0} %", self.value, self.spread * 100.0)
     }
-}
-
-/// Bytes that look random and are the same for the same seed.
-pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut out = Vec::with_capacity(length + 8);
-    while out.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        out.extend_from_slice(&state.to_le_bytes());
-    }
-    out.truncate(length);
-    out
 }

@@ -7,9 +7,9 @@ use crate::support::Larder;
 use crate::support::Upstream;
 use crate::support::client;
 use crate::support::images::Image;
-use crate::support::images::bytes;
 use crate::support::images::image;
 use crate::support::larder::eventually;
+use crate::support::random::bytes;
 
 fn flip(path: &Path, bit: usize) {
     let mut content = fs::read(path).unwrap();

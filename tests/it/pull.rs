@@ -5,9 +5,9 @@ use larder::oci::Digest;
 use crate::support::Fault;
 use crate::support::Larder;
 use crate::support::Upstream;
-use crate::support::images::bytes;
 use crate::support::images::image;
 use crate::support::images::index;
+use crate::support::random::bytes;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_comes_as_it_is_upstream_and_then_from_here() {

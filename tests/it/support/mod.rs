@@ -4,6 +4,7 @@ pub mod client;
 pub mod hosted;
 pub mod images;
 pub mod larder;
+pub mod random;
 pub mod upstream;
 
 pub use client::Answer;

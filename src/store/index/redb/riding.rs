@@ -16,13 +16,16 @@ use super::writer::Job;
 /// Rows that are kept for a file that must be told again; with more of them the next transaction waits for the disk.
 const ROWS_MAX: usize = 4096;
 
+/// Rows of a rebuild that may ride: the next commit's intent waits until they are on disk, too.
+const FILLED_MAX: usize = 50_000;
+
 /// What rides.
 #[derive(Debug, Default)]
 pub(super) struct Riding {
     commits: Vec<(IntentId, Vec<Change>)>,
     rows: usize,
-    /// Whether rows of a rebuild ride.
-    filled: bool,
+    /// Rows of a rebuild that ride.
+    filled: usize,
     /// Whether rows of a rebuild were lost: none is complete before the file is made anew.
     pub(super) lost: bool,
 }
@@ -30,7 +33,9 @@ pub(super) struct Riding {
 impl Riding {
     /// Whether a transaction of these jobs need not wait for the disk.
     pub(super) fn takes(&self, jobs: &[&Job]) -> bool {
-        self.rows < ROWS_MAX && jobs.iter().all(|job| matches!(job, Job::Apply(Some(_), _) | Job::Fill(_)))
+        self.rows < ROWS_MAX
+            && self.filled < FILLED_MAX
+            && jobs.iter().all(|job| matches!(job, Job::Apply(Some(_), _) | Job::Fill(_)))
     }
 
     /// These jobs are done and ride.
@@ -41,7 +46,8 @@ impl Riding {
                     self.rows += changes.len().max(1);
                     self.commits.push((id, changes));
                 }
-                _ => self.filled = true,
+                Job::Fill(changes) => self.filled += changes.len().max(1),
+                _ => {}
             }
         }
     }
@@ -53,7 +59,7 @@ impl Riding {
 
     /// The file was closed after a fault.
     pub(super) fn fall(&mut self) {
-        self.lost |= std::mem::take(&mut self.filled);
+        self.lost |= std::mem::take(&mut self.filled) > 0;
     }
 
     /// Tells a file that was opened anew what it lost.
