@@ -20,8 +20,18 @@ use crate::tasks::Tasks;
 ///
 /// There are never more than there are requests waiting and background jobs running, both of which are bounded.
 pub(super) struct Flights<K, V> {
-    under_way: Arc<Mutex<HashMap<K, watch::Receiver<Option<V>>>>>,
+    under_way: UnderWay<K, V>,
     tasks: Tasks,
+}
+
+type UnderWay<K, V> = Arc<Mutex<HashMap<K, Flight<V>>>>;
+
+/// One flight, as those who wait for it see it.
+#[derive(Clone, Debug)]
+struct Flight<V> {
+    answer: watch::Receiver<Option<V>>,
+    /// Closed when the flight is off the list.
+    over: watch::Receiver<()>,
 }
 
 /// What a flight brought.
@@ -79,6 +89,19 @@ where
         drop(self.begin(key, ask));
     }
 
+    /// Waits until no flight of `key` is under way whose answer is there already: whoever joins then gets an answer that was
+    /// not there when this was called. Tells whether there was one.
+    pub(super) async fn over(&self, key: K) -> bool {
+        let mut waited = false;
+        loop {
+            let flight = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+            let Some(mut flight) = flight.filter(|flight| flight.answer.borrow().is_some()) else { return waited };
+            waited = true;
+            // Nothing is ever sent: it ends when the flight is off the list.
+            let _ = flight.over.changed().await;
+        }
+    }
+
     /// How many flights are under way.
     pub(super) fn count(&self) -> usize {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).len()
@@ -91,13 +114,15 @@ where
     {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         // One whose sender is gone without an answer panicked a moment ago: nobody should wait for it.
-        if let Some(answer) = under_way.get(&key).filter(|a| a.borrow().is_some() || a.has_changed().is_ok()) {
+        let known = under_way.get(&key).map(|flight| &flight.answer);
+        if let Some(answer) = known.filter(|a| a.borrow().is_some() || a.has_changed().is_ok()) {
             return (answer.clone(), true);
         }
         let (sender, answer) = watch::channel(None);
-        under_way.insert(key.clone(), answer.clone());
+        let (ending, over) = watch::channel(());
+        under_way.insert(key.clone(), Flight { answer: answer.clone(), over });
         drop(under_way);
-        let over = Over { under_way: Arc::clone(&self.under_way), key, answer: answer.clone() };
+        let over = Over { under_way: Arc::clone(&self.under_way), key, answer: answer.clone(), _ending: ending };
         let work = ask(Publish(sender));
         let (stopping, seen) = (self.tasks.stopping(), answer.clone());
         // Nobody waits for an answer when larder stops; what was answered is committed first.
@@ -120,15 +145,17 @@ where
 
 /// Takes a flight off the list when it is over, also when it panicked: else its key would wait for ever.
 struct Over<K: Eq + Hash, V> {
-    under_way: Arc<Mutex<HashMap<K, watch::Receiver<Option<V>>>>>,
+    under_way: UnderWay<K, V>,
     key: K,
     answer: watch::Receiver<Option<V>>,
+    /// Dropped after the flight is off the list.
+    _ending: watch::Sender<()>,
 }
 
 impl<K: Eq + Hash, V> Drop for Over<K, V> {
     fn drop(&mut self) {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if under_way.get(&self.key).is_some_and(|a| a.same_channel(&self.answer)) {
+        if under_way.get(&self.key).is_some_and(|flight| flight.answer.same_channel(&self.answer)) {
             under_way.remove(&self.key);
         }
     }
@@ -154,6 +181,32 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+
+    #[tokio::test]
+    async fn who_wants_an_answer_of_its_own_time_waits_for_the_old_flight_to_be_over() {
+        let flights = Flights::new(Tasks::new());
+        assert!(!flights.over("key").await, "there is none");
+        let (land, landed) = oneshot::channel::<()>();
+        let (end, ended) = oneshot::channel::<()>();
+        let mut first = Box::pin(flights.join("key", |publish| async move {
+            landed.await.unwrap();
+            publish.send(1);
+            ended.await.unwrap();
+        }));
+        tokio::select! {
+            biased;
+            _ = &mut first => panic!("there is no answer yet"),
+            waited = flights.over("key") => assert!(!waited, "an answer that is not there yet is new enough"),
+        }
+        land.send(()).unwrap();
+        assert_eq!(first.await.unwrap().value, 1);
+        let mut over = Box::pin(flights.over("key"));
+        assert!(futures_util::poll!(&mut over).is_pending());
+        end.send(()).unwrap();
+        assert!(over.await);
+        let second = flights.join("key", |publish| async move { publish.send(2) }).await.unwrap();
+        assert_eq!((second.value, second.collapsed), (2, false));
+    }
 
     #[tokio::test]
     async fn many_who_ask_at_once_ask_once() {

@@ -44,6 +44,21 @@ impl Refreshed {
     }
 }
 
+/// Whether an answer of the upstream's will do that was there before the client asked: one whose commit is still under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Old {
+    /// It is fresh.
+    Taken,
+    /// The tag is asked for each time: one stage of a pipeline pushes it, the next pulls it.
+    Refused,
+}
+
+impl Old {
+    fn by(policy: &Windows) -> Self {
+        if policy.fresh_for.is_zero() && !policy.immutable { Self::Refused } else { Self::Taken }
+    }
+}
+
 /// A tag whose upstream is being asked.
 #[derive(Clone, Debug)]
 struct Look {
@@ -78,7 +93,7 @@ impl Cache {
             }
             if verdict != Verdict::MustValidate {
                 let status = CacheStatus::new(source).aged(freshness::age(state.validated_at(), now));
-                return self.serve_tag(repository, state, status).await;
+                return self.serve_tag(repository, &state.record.digest, status).await;
             }
         }
         let proxied = match self.proxied(repository) {
@@ -88,7 +103,7 @@ impl Cache {
         match known {
             // Boxed, so that a hit is not as large in memory as what asks an upstream.
             Some(state) => Box::pin(self.validate(repository, tag, proxied, state, &policy)).await,
-            None => Box::pin(self.first_look(repository, tag, proxied)).await,
+            None => Box::pin(self.first_look(repository, tag, proxied, &policy)).await,
         }
     }
 
@@ -98,7 +113,7 @@ impl Cache {
         let known = self.known_tag(repository, tag).await?;
         let look =
             Look { repository: repository.clone(), tag: tag.clone(), proxied, known, priority: Priority::Client };
-        Ok(self.join_look(look).await?.0)
+        Ok(self.join_look(look, Old::Refused).await?.0)
     }
 
     /// The record of a tag that is held; one that the upstream said is gone counts as none.
@@ -115,11 +130,12 @@ impl Cache {
         repository: &RepositoryKey,
         tag: &Tag,
         proxied: Proxied,
+        policy: &Windows,
     ) -> Result<Served<ManifestBody>, Error> {
         self.check_absent(repository, tag)?;
         let look =
             Look { repository: repository.clone(), tag: tag.clone(), proxied, known: None, priority: Priority::Client };
-        let (refreshed, collapsed) = self.join_look(look).await?;
+        let (refreshed, collapsed) = self.join_look(look, Old::by(policy)).await?;
         let status = CacheStatus::new(Source::Miss).collapsed(collapsed);
         match refreshed {
             Refreshed::Moved(body) => Ok(Served { content: body, status }),
@@ -150,24 +166,27 @@ impl Cache {
         let may_be_stale = freshness::may_serve_stale(state.validated_at(), now, policy);
         let as_stale = |source| CacheStatus::new(source).aged(freshness::age(state.validated_at(), now));
         let landed = if may_be_stale {
-            match tokio::time::timeout(patience, self.join_look(look)).await {
+            match tokio::time::timeout(patience, self.join_look(look, Old::by(policy))).await {
                 Ok(landed) => landed,
                 // The look goes on by itself; this client has waited long enough.
-                Err(_) => return self.serve_tag(repository, &state, as_stale(Source::StaleIfError)).await,
+                Err(_) => {
+                    return self.serve_tag(repository, &state.record.digest, as_stale(Source::StaleIfError)).await;
+                }
             }
         } else {
-            self.join_look(look).await
+            self.join_look(look, Old::by(policy)).await
         };
         match landed {
-            Ok((Refreshed::Confirmed(_), collapsed)) => {
-                self.serve_tag(repository, &state, CacheStatus::new(Source::Revalidated).collapsed(collapsed)).await
+            // What was confirmed, which may be newer than what was held when this client came.
+            Ok((Refreshed::Confirmed(digest), collapsed)) => {
+                self.serve_tag(repository, &digest, CacheStatus::new(Source::Revalidated).collapsed(collapsed)).await
             }
             Ok((Refreshed::Moved(body), collapsed)) => {
                 Ok(Served { content: body, status: CacheStatus::new(Source::Moved).collapsed(collapsed) })
             }
             Err(error) if may_be_stale && error.is_unavailable() => {
                 let source = if error.was_asked() { Source::StaleIfError } else { Source::StaleUnasked };
-                self.serve_tag(repository, &state, as_stale(source)).await
+                self.serve_tag(repository, &state.record.digest, as_stale(source)).await
             }
             Err(error) => Err(error),
         }
@@ -177,10 +196,10 @@ impl Cache {
     async fn serve_tag(
         &self,
         repository: &RepositoryKey,
-        state: &TagState,
+        digest: &Digest,
         status: CacheStatus,
     ) -> Result<Served<ManifestBody>, Error> {
-        let served = self.manifest_by_digest(repository, &state.record.digest).await?;
+        let served = self.manifest_by_digest(repository, digest).await?;
         // The record was here and its bytes were not: what was evicted or damaged came anew.
         let status = if served.status.source == Source::Miss { served.status } else { status };
         Ok(Served { content: served.content, status })
@@ -199,8 +218,12 @@ impl Cache {
         self.tags.start((repository.clone(), tag.clone()), |publish| cache.look(look, publish));
     }
 
-    async fn join_look(&self, look: Look) -> Result<(Refreshed, bool), Error> {
+    async fn join_look(&self, mut look: Look, old: Old) -> Result<(Refreshed, bool), Error> {
         let (repository, tag) = (look.repository.clone(), look.tag.clone());
+        if old == Old::Refused && self.tags.over((repository.clone(), tag.clone())).await {
+            // What the look before brought is held by now, so that a HEAD is enough.
+            look.known = self.known_tag(&repository, &tag).await?;
+        }
         let cache = self.clone();
         let landed = self.tags.join((repository.clone(), tag.clone()), |publish| cache.look(look, publish)).await?;
         let refreshed = landed.value.map_err(|e| self.noted_absent(&repository, &tag, e))?;

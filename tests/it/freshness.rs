@@ -142,3 +142,19 @@ async fn a_repository_that_is_gone_takes_its_tags_with_it_and_comes_back_soon() 
     upstream.add("library/app", "1", &image);
     eventually("it is seen again", async || larder.manifest("library/app", "1").await.status == 200).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_that_is_asked_for_each_time_is_never_answered_with_what_was_there_before() {
+    let upstream = Upstream::start().await;
+    let always = r#", "freshness": [{"match": "**", "fresh_for": "0s", "stale_while_revalidate": "0s"}]"#;
+    let larder = Larder::configured(&upstream, always, "").await;
+    // The commit of each answer is still under way when the next pull comes.
+    for n in 0..20 {
+        let image = image(500 + n, &[10]);
+        upstream.add("library/app", "1", &image);
+        let answer = larder.manifest("library/app", "1").await;
+        assert!(answer.body[..] == image.manifest[..], "{n}: {}", answer.header("cache-status"));
+    }
+    let gets = upstream.asked(|s| s.method == Method::GET && s.path.ends_with("/manifests/1"));
+    assert_eq!(gets.len(), 1, "what is held is asked for by HEAD, which is free: {gets:?}");
+}
