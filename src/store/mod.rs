@@ -387,6 +387,11 @@ impl Store {
         self.0.tree.drop_state(kind, id).await
     }
 
+    /// Forgets what was noted under a kind and a name; after a power cut it may be there again.
+    pub async fn forget_state(&self, kind: &'static str, id: &str) -> Result<()> {
+        self.0.tree.forget_state(kind, id).await
+    }
+
     /// The names of all that is kept under a kind, in no order. An error in between means that they are not all there is.
     pub fn states(&self, kind: &'static str) -> BoxStream<'_, Result<String>> {
         self.0.tree.states(kind)

@@ -137,6 +137,10 @@ impl Truth {
         Ok(self.0.remove_record(&RecordPath::state(kind, id)?).await?)
     }
 
+    pub(super) async fn forget_state(&self, kind: &'static str, id: &str) -> Result<()> {
+        Ok(self.0.forget_record(&RecordPath::state(kind, id)?).await?)
+    }
+
     pub(super) fn states(&self, kind: &'static str) -> BoxStream<'_, Result<String>> {
         self.0.states(kind).map(|id| Ok(id?.as_str().to_owned())).boxed()
     }

@@ -10,7 +10,6 @@ use futures_util::stream::BoxStream;
 
 use crate::store;
 use crate::store::Store;
-use crate::store::spool::Area;
 use crate::store::spool::Spooled;
 use crate::upstream;
 use crate::upstream::Wanted;
@@ -133,7 +132,7 @@ impl Fill {
                 _ => Ok(resumed),
             },
             None if !has_room(store, size) => Err(store::Error::Full(None)),
-            None => store.spool().create(Area::Fills, size, self.order.digest.algorithm()).await.map_err(Into::into),
+            None => store.spool().create(size, self.order.digest.algorithm()).await.map_err(Into::into),
         };
         match made {
             Ok(spooled) => {

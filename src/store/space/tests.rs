@@ -5,7 +5,6 @@ use futures_util::StreamExt as _;
 
 use crate::oci::Algorithm;
 use crate::oci::Digest;
-use crate::store::spool::Area;
 use crate::store::spool::Spool;
 
 use super::*;
@@ -108,20 +107,20 @@ async fn a_file_that_does_not_fit_is_refused_before_anything_is_promised() {
     let Some(small) = Small::mount("size=4M") else { return };
     let space = Space::open(small.path(), 100 << 10).unwrap();
     let spool = Spool::open(&small.path().join("spool")).unwrap().within(&space);
-    let refused = spool.create(Area::Fills, Some(5 << 20), Algorithm::Sha256).await.unwrap_err();
+    let refused = spool.create(Some(5 << 20), Algorithm::Sha256).await.unwrap_err();
     assert_eq!(refused.source.kind(), io::ErrorKind::StorageFull);
     // One that takes the reserve does not fit either, though the file system has that room.
     let all = space.look().unwrap().free;
-    assert!(spool.create(Area::Fills, Some(all + 8192), Algorithm::Sha256).await.is_err());
+    assert!(spool.create(Some(all + 8192), Algorithm::Sha256).await.is_err());
     assert_eq!((spool.bytes(), std::fs::read_dir(small.path().join("spool/fills")).unwrap().count()), (0, 0));
-    drop(spool.create(Area::Fills, Some(2 << 20), Algorithm::Sha256).await.unwrap());
+    drop(spool.create(Some(2 << 20), Algorithm::Sha256).await.unwrap());
 }
 
 #[tokio::test]
 async fn a_disk_that_fills_up_under_a_transfer_breaks_its_readers() {
     let Some(small) = Small::mount("size=1M") else { return };
     let spool = Spool::open(&small.path().join("spool")).unwrap();
-    let spooled = spool.create(Area::Fills, None, Algorithm::Sha256).await.unwrap();
+    let spooled = spool.create(None, Algorithm::Sha256).await.unwrap();
     let mut reader = spooled.follow(None);
     let mut outcome = Ok(());
     for n in 0..16 {

@@ -26,6 +26,7 @@ use super::Progress;
 use super::SealError;
 use super::Staged;
 use super::State;
+use super::Unpublished;
 use super::Verified;
 use super::extents::Extents;
 use super::inbox::Inbox;
@@ -79,11 +80,14 @@ impl Writing {
 }
 
 impl Filling {
-    pub(super) fn new(staged: Staged, size: Option<u64>, algorithm: Algorithm) -> Self {
+    /// A file that has the bytes before `here` already, none of them hashed.
+    pub(super) fn new(staged: Staged, here: u64, size: Option<u64>, algorithm: Algorithm) -> Self {
+        let mut written = Extents::default();
+        written.insert(0, here);
         let writing = Writing {
             size,
-            written: Extents::default(),
-            written_bytes: 0,
+            written,
+            written_bytes: here,
             hasher: Some(Hasher::new(algorithm)),
             hashed: 0,
             failure: None,
@@ -92,9 +96,9 @@ impl Filling {
         Self {
             file: Arc::clone(&staged.file),
             staged: Mutex::new(Some(staged)),
-            progress: watch::Sender::new(Progress { watermark: 0, writes: 0, state: State::Filling }),
+            progress: watch::Sender::new(Progress { watermark: here, writes: 0, state: State::Filling }),
             turn: Arc::default(),
-            inbox: Mutex::default(),
+            inbox: Mutex::new(Inbox::after(here)),
             writing: Mutex::new(writing),
             algorithm,
             reserved: size.is_some(),
@@ -158,13 +162,27 @@ impl Filling {
         let done = self.put(&batch).and_then(|()| self.hash(&batch));
         self.inbox().reuse(batch);
         done.map_err(|error| {
-            if let Some(staged) = self.staged().as_ref() {
+            if let Some(staged) = self.staged().as_mut() {
                 staged.refused(&error);
+                self.leave(staged, &error);
             }
             self.writing().broken = Some((error.kind(), error.to_string().into()));
             self.fail(&error.to_string());
             Error::new("writing to the spool", error)
         })
+    }
+
+    /// After a failed write: a file that is kept has what was written before it, where that was for want of room. After
+    /// any other fault what is in it can't be relied on [a later fsync of the same file would say that all is well].
+    fn leave(&self, staged: &mut Staged, error: &io::Error) {
+        let room = matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+        );
+        let here = self.progress.borrow().watermark;
+        if staged.unpublished == Unpublished::Kept && (!room || self.file.set_len(here).is_err()) {
+            staged.unpublished = Unpublished::Removed;
+        }
     }
 
     /// Writes the bytes and tells the readers: they need not wait for the hash, as nobody gets the last bytes before it.
@@ -236,6 +254,8 @@ impl Filling {
     /// Writes what is left and checks the whole. The caller has the turn, and is on the blocking pool.
     pub(super) fn seal(&self, digest: Digest) -> Result<Verified, SealError> {
         self.write_all()?;
+        // What an earlier process wrote was not hashed by this one.
+        self.hash(&[]).map_err(|e| Error::new("reading back from the spool", e))?;
         let (hasher, size) = {
             let mut writing = self.writing();
             if let Some(why) = &writing.failure {

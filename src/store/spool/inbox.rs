@@ -58,6 +58,13 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
+    /// Of a file that has the bytes before `here` already.
+    pub(super) fn after(here: u64) -> Self {
+        let mut inbox = Self::default();
+        inbox.accepted.insert(0, here);
+        inbox
+    }
+
     /// Takes in those of the bytes whose place is still empty; `size` is that of the whole, where it is known.
     pub(super) fn accept(&mut self, at: u64, bytes: &[u8], size: Option<u64>) {
         let end = at + bytes.len() as u64;

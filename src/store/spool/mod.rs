@@ -8,6 +8,7 @@ mod extents;
 mod follow;
 mod inbox;
 mod spooled;
+mod upload;
 
 use std::fs::File;
 use std::io;
@@ -53,15 +54,6 @@ impl Error {
     }
 }
 
-/// What a file in the spool is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Area {
-    /// Bytes that come from an upstream: gone at the next start.
-    Fills,
-    /// Bytes that a client uploads: they survive.
-    Uploads,
-}
-
 /// The folder of bytes being written. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Spool(Arc<Shared>);
@@ -72,8 +64,10 @@ struct Shared {
     uploads: PathBuf,
     /// The file system's reserve, which no file of the spool may take.
     space: Option<Space>,
-    /// Bytes that the files of the spool take or will take.
+    /// Bytes that the open files of the spool take or will take.
     bytes: AtomicU64,
+    /// Bytes of uploads that nobody has open just now.
+    parked: AtomicU64,
 }
 
 impl Spool {
@@ -100,22 +94,25 @@ impl Spool {
                 tracing::warn!(%error, "a file that an earlier fill left could not be removed");
             }
         }
-        Ok(Self(Arc::new(Shared { fills, uploads, space: None, bytes: AtomicU64::new(0) })))
+        let parked = upload::sizes(&uploads).map_err(|e| Error::new("reading the spool", e))?;
+        let parked = AtomicU64::new(parked.into_iter().map(|(_, size)| size).sum());
+        Ok(Self(Arc::new(Shared { fills, uploads, space: None, bytes: AtomicU64::new(0), parked })))
     }
 
     /// The same spool, which keeps off the reserve of `space` from now on: it begins nothing that does not fit beside it.
     #[must_use]
     pub fn within(self, space: &Space) -> Self {
         let (fills, uploads) = (self.0.fills.clone(), self.0.uploads.clone());
-        Self(Arc::new(Shared { fills, uploads, space: Some(space.clone()), bytes: AtomicU64::new(0) }))
+        let parked = AtomicU64::new(self.0.parked.load(Ordering::Relaxed));
+        Self(Arc::new(Shared { fills, uploads, space: Some(space.clone()), bytes: AtomicU64::new(0), parked }))
     }
 
-    /// Begins a file. Where the size is known its room is reserved at once, so that a full disk shows before anybody was
+    /// Begins the file of a fill. Where the size is known its room is reserved at once, so that a full disk shows before anybody was
     /// promised anything.
-    pub async fn create(&self, area: Area, size: Option<u64>, algorithm: Algorithm) -> Result<Arc<Spooled>, Error> {
+    pub async fn create(&self, size: Option<u64>, algorithm: Algorithm) -> Result<Arc<Spooled>, Error> {
         let spool = self.clone();
         on_the_pool(move || {
-            let staged = spool.begin(area, size)?;
+            let staged = spool.begin(size)?;
             Ok(Arc::new(Spooled::new(staged, size, algorithm)))
         })
         .await
@@ -129,7 +126,7 @@ impl Spool {
                 return Err(Error::new("staging bytes", io::Error::other("the bytes have another digest")));
             }
             let size = bytes.len() as u64;
-            let staged = spool.begin(Area::Fills, Some(size))?;
+            let staged = spool.begin(Some(size))?;
             staged.file.write_all_at(&bytes, 0).map_err(|e| Error::new("writing a staged file", e))?;
             Ok(Verified { staged, digest, size })
         })
@@ -138,23 +135,19 @@ impl Spool {
 
     /// Bytes that the files of the spool take or will take.
     pub fn bytes(&self) -> u64 {
-        self.0.bytes.load(Ordering::Relaxed)
+        self.0.bytes.load(Ordering::Relaxed) + self.0.parked.load(Ordering::Relaxed)
     }
 
-    fn begin(&self, area: Area, size: Option<u64>) -> Result<Staged, Error> {
-        let folder = match area {
-            Area::Fills => &self.0.fills,
-            Area::Uploads => &self.0.uploads,
-        };
-        self.0.look_for_room(size.unwrap_or(0)).map_err(|e| Error::new("looking for room", e))?;
+    /// Whether `bytes` more fit beside the reserve, as the file system is right now.
+    pub fn look_for_room(&self, bytes: u64) -> Result<(), Error> {
+        self.0.look_for_room(bytes).map_err(|e| Error::new("looking for room", e))
+    }
+
+    fn begin(&self, size: Option<u64>) -> Result<Staged, Error> {
+        self.look_for_room(size.unwrap_or(0))?;
         // Drawn, not counted: in a container each start has the same process number.
-        let path = folder.join(format!("{:016x}", fastrand::u64(..)));
-        let file = File::options().read(true).write(true).create_new(true).open(&path);
-        let file = Arc::new(file.map_err(|e| {
-            self.0.refused(&e);
-            Error::new("making a file in the spool", e)
-        })?);
-        let mut staged = Staged { file, path: Some(path), spool: Arc::clone(&self.0), bytes: 0 };
+        let path = self.0.fills.join(format!("{:016x}", fastrand::u64(..)));
+        let mut staged = self.make(path, Unpublished::Removed)?;
         if let Some(size) = size.filter(|s| *s > 0) {
             match rustix::fs::fallocate(&staged.file, FallocateFlags::KEEP_SIZE, 0, size) {
                 Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
@@ -167,6 +160,16 @@ impl Spool {
             staged.grow_to(size);
         }
         Ok(staged)
+    }
+
+    /// Makes a file that is not there yet.
+    fn make(&self, path: PathBuf, unpublished: Unpublished) -> Result<Staged, Error> {
+        let file = File::options().read(true).write(true).create_new(true).open(&path);
+        let file = Arc::new(file.map_err(|e| {
+            self.0.refused(&e);
+            Error::new("making a file in the spool", e)
+        })?);
+        Ok(Staged { file, path: Some(path), spool: Arc::clone(&self.0), bytes: 0, unpublished })
     }
 }
 
@@ -192,14 +195,24 @@ impl Shared {
     }
 }
 
-/// A file of the spool; removed when it is dropped, unless it was published.
+/// What becomes of a file that is dropped before it was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unpublished {
+    /// It goes.
+    Removed,
+    /// It stays, to be taken up again.
+    Kept,
+}
+
+/// A file of the spool.
 #[derive(Debug)]
 struct Staged {
     file: Arc<File>,
-    /// None once it was published.
+    /// None once it was published or removed.
     path: Option<PathBuf>,
     spool: Arc<Shared>,
     bytes: u64,
+    unpublished: Unpublished,
 }
 
 impl Staged {
@@ -217,15 +230,26 @@ impl Staged {
             self.bytes = bytes;
         }
     }
+
+    /// Removes the file, whoever has it open.
+    fn remove(&mut self) {
+        if let Some(path) = self.path.take()
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::warn!(%error, "a file of the spool could not be removed");
+        }
+    }
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
         self.spool.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        if let Some(path) = &self.path
-            && let Err(error) = std::fs::remove_file(path)
-        {
-            tracing::warn!(%error, "a file of the spool could not be removed");
+        match self.unpublished {
+            Unpublished::Removed => self.remove(),
+            Unpublished::Kept if self.path.is_some() => {
+                self.spool.parked.fetch_add(self.bytes, Ordering::Relaxed);
+            }
+            Unpublished::Kept => {}
         }
     }
 }
@@ -252,6 +276,11 @@ impl Verified {
     /// The open file: its descriptor stays good when it is renamed.
     pub(super) fn file(&self) -> &Arc<File> {
         &self.staged.file
+    }
+
+    /// What is in the file can't be relied on: it goes, whatever it is of, so that nothing takes it up again.
+    pub(super) fn spoil(mut self) {
+        self.staged.unpublished = Unpublished::Removed;
     }
 
     /// Makes the file `target`, by renaming it. The caller has its bytes on disk before, and the folder after.

@@ -62,13 +62,31 @@ pub enum SealError {
     Spool(#[from] Error),
 }
 
-/// A file of the spool while it is written. It is removed with its last holder, unless it was sealed.
+/// A file of the spool while it is written. With its last holder that of a fill is removed, unless it was sealed; that of
+/// an upload stays, to be taken up again.
 #[derive(Debug)]
 pub struct Spooled(Arc<Filling>);
 
 impl Spooled {
     pub(super) fn new(staged: Staged, size: Option<u64>, algorithm: Algorithm) -> Self {
-        Self(Arc::new(Filling::new(staged, size, algorithm)))
+        Self(Arc::new(Filling::new(staged, 0, size, algorithm)))
+    }
+
+    /// A file that is taken up again with the bytes before `here`, of a size that nobody told.
+    pub(super) fn resumed(staged: Staged, here: u64, algorithm: Algorithm) -> Self {
+        Self(Arc::new(Filling::new(staged, here, None, algorithm)))
+    }
+
+    /// Gives it up and removes the file at once. What was sealed is nobody's to give up.
+    pub async fn discard(&self) {
+        self.fail("it was given up");
+        let filling = Arc::clone(&self.0);
+        let remove = move || {
+            if let Some(staged) = filling.staged().as_mut() {
+                staged.remove();
+            }
+        };
+        drop(tokio::task::spawn_blocking(remove).await);
     }
 
     pub(super) fn file(&self) -> &Arc<File> {

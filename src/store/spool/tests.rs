@@ -34,7 +34,7 @@ async fn what_was_left_by_fills_is_removed_and_uploads_stay() {
 async fn a_file_that_is_not_published_is_removed_and_its_bytes_are_not_counted() {
     let folder = tempfile::tempdir().unwrap();
     let spool = Spool::open(folder.path()).unwrap();
-    let spooled = spool.create(Area::Fills, Some(1000), Algorithm::Sha256).await.unwrap();
+    let spooled = spool.create(Some(1000), Algorithm::Sha256).await.unwrap();
     assert_eq!(spool.bytes(), 1000);
     drop(spooled);
     assert_eq!(spool.bytes(), 0);
@@ -46,7 +46,7 @@ async fn the_tail_is_held_back_until_the_digest_is_right() {
     let folder = tempfile::tempdir().unwrap();
     let spool = Spool::open(folder.path()).unwrap();
     let bytes = content(300_000);
-    let spooled = spool.create(Area::Fills, Some(300_000), Algorithm::Sha256).await.unwrap();
+    let spooled = spool.create(Some(300_000), Algorithm::Sha256).await.unwrap();
     spooled.write(0, Bytes::from(bytes.clone())).await.unwrap();
     spooled.flush().await.unwrap();
     let mut stream = spooled.follow(None);
@@ -67,7 +67,7 @@ async fn the_tail_is_held_back_until_the_digest_is_right() {
 async fn a_wrong_digest_breaks_the_readers() {
     let folder = tempfile::tempdir().unwrap();
     let spool = Spool::open(folder.path()).unwrap();
-    let spooled = spool.create(Area::Fills, None, Algorithm::Sha256).await.unwrap();
+    let spooled = spool.create(None, Algorithm::Sha256).await.unwrap();
     spooled.write(0, Bytes::from(content(200_000))).await.unwrap();
     spooled.set_size(200_000);
     let sealed = spooled.seal(Digest::of(b"other")).await;
@@ -81,7 +81,7 @@ async fn a_wrong_digest_breaks_the_readers() {
 async fn a_hole_is_no_end() {
     let folder = tempfile::tempdir().unwrap();
     let spool = Spool::open(folder.path()).unwrap();
-    let spooled = spool.create(Area::Fills, Some(10), Algorithm::Sha256).await.unwrap();
+    let spooled = spool.create(Some(10), Algorithm::Sha256).await.unwrap();
     spooled.write(0, Bytes::from_static(b"0123")).await.unwrap();
     spooled.write(6, Bytes::from_static(b"6789")).await.unwrap();
     assert_eq!(spooled.missing(0), Some(Extent { start: 4, end: 6 }));
@@ -93,7 +93,7 @@ async fn the_first_bytes_for_a_place_win() {
     let folder = tempfile::tempdir().unwrap();
     let spool = Spool::open(folder.path()).unwrap();
     let bytes = content(300_000);
-    let spooled = spool.create(Area::Fills, Some(300_000), Algorithm::Sha256).await.unwrap();
+    let spooled = spool.create(Some(300_000), Algorithm::Sha256).await.unwrap();
     spooled.write(100_000, Bytes::from(bytes[100_000..].to_vec())).await.unwrap();
     spooled.flush().await.unwrap();
     spooled.write(0, Bytes::from(bytes[..150_000].to_vec())).await.unwrap();
@@ -110,7 +110,7 @@ async fn a_batch_ends_though_its_caller_went_away() {
     let folder = tempfile::tempdir().unwrap();
     let spool = Spool::open(folder.path()).unwrap();
     let bytes = content(3 << 20);
-    let spooled = spool.create(Area::Uploads, None, Algorithm::Sha256).await.unwrap();
+    let spooled = spool.create(None, Algorithm::Sha256).await.unwrap();
     for (n, part) in bytes.chunks(700_000).enumerate() {
         let write = spooled.write(n as u64 * 700_000, Bytes::copy_from_slice(part));
         // Polled once and dropped, as the body of a client that hung up.
@@ -124,7 +124,7 @@ async fn a_batch_ends_though_its_caller_went_away() {
 async fn an_upload_may_be_named_by_another_algorithm_at_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let spool = Spool::open(folder.path()).unwrap();
-    let spooled = spool.create(Area::Uploads, None, Algorithm::Sha256).await.unwrap();
+    let spooled = spool.create(None, Algorithm::Sha256).await.unwrap();
     spooled.write(0, Bytes::from_static(b"abc")).await.unwrap();
     spooled.seal(Digest::of_with(Algorithm::Sha512, b"abc")).await.unwrap();
 }
@@ -133,10 +133,10 @@ async fn an_upload_may_be_named_by_another_algorithm_at_its_end() {
 async fn more_than_the_size_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let spool = Spool::open(folder.path()).unwrap();
-    let spooled = spool.create(Area::Fills, Some(2), Algorithm::Sha256).await.unwrap();
+    let spooled = spool.create(Some(2), Algorithm::Sha256).await.unwrap();
     assert!(spooled.write(0, Bytes::from_static(b"abc")).await.is_err());
     assert!(spooled.write(u64::MAX, Bytes::from_static(b"abc")).await.is_err());
-    let spooled = spool.create(Area::Fills, None, Algorithm::Sha256).await.unwrap();
+    let spooled = spool.create(None, Algorithm::Sha256).await.unwrap();
     spooled.write(0, Bytes::from_static(b"abc")).await.unwrap();
     spooled.set_size(2);
     assert!(spooled.seal(Digest::of(b"abc")).await.is_err());
@@ -148,7 +148,7 @@ async fn two_hundred_readers_get_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let spool = Spool::open(folder.path()).unwrap();
     let bytes = content(1 << 20);
-    let spooled = spool.create(Area::Fills, Some(1 << 20), Algorithm::Sha256).await.unwrap();
+    let spooled = spool.create(Some(1 << 20), Algorithm::Sha256).await.unwrap();
     let readers = futures_util::future::join_all((0..200).map(|_| collect(spooled.follow(None))));
     let writer = async {
         for (n, part) in bytes.chunks(16 << 10).enumerate() {
@@ -232,7 +232,7 @@ async fn transfer(length: usize, steps: Vec<Step>, sized: bool, slice: (usize, u
     let bytes = content(length);
     let mut model = Model(vec![None; length]);
     let size = sized.then_some(length as u64);
-    let spooled = spool.create(Area::Fills, size, Algorithm::Sha256).await.unwrap();
+    let spooled = spool.create(size, Algorithm::Sha256).await.unwrap();
     // Thousandths of the length.
     let at = |part: usize| part * length / 1000;
     let (start, end) = (at(slice.0.min(slice.1)), (at(slice.0.max(slice.1)) + 1).min(length));
@@ -300,5 +300,108 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(transfer(length, steps, sized, slice));
+    }
+}
+
+/// The upload `a` of a spool in `folder`, taken up again.
+async fn resumed(spool: &Spool, least: u64) -> Arc<Spooled> {
+    spool.resume_upload("a", least, Algorithm::Sha256).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn an_upload_outlives_the_process_and_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = content(700_001);
+    let spool = Spool::open(folder.path()).unwrap();
+    let spooled = spool.begin_upload("a", Algorithm::Sha256).await.unwrap();
+    spooled.write(0, Bytes::from(bytes[..500_000].to_vec())).await.unwrap();
+    spooled.flush().await.unwrap();
+    assert_eq!(spool.bytes(), 500_000);
+    drop((spooled, spool));
+
+    let spool = Spool::open(folder.path()).unwrap();
+    assert_eq!(spool.bytes(), 500_000, "what nobody has open takes its room all the same");
+    assert_eq!(spool.uploads().await.unwrap(), [("a".to_owned(), 500_000)]);
+    assert!(spool.resume_upload("a", 500_001, Algorithm::Sha256).await.unwrap().is_none(), "bytes were lost");
+    assert!(spool.resume_upload("b", 0, Algorithm::Sha256).await.unwrap().is_none());
+    let spooled = resumed(&spool, 500_000).await;
+    assert_eq!((spooled.cursor(), spool.bytes()), (500_000, 500_000));
+    spooled.write(500_000, Bytes::from(bytes[500_000..].to_vec())).await.unwrap();
+    let verified = spooled.seal(Digest::of(&bytes)).await.unwrap();
+    assert_eq!((verified.size(), spool.bytes()), (700_001, 700_001));
+}
+
+#[tokio::test]
+async fn an_upload_that_is_sealed_as_it_was_left_is_hashed_from_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = content(300_000);
+    let spool = Spool::open(folder.path()).unwrap();
+    std::fs::write(folder.path().join("uploads/a"), &bytes).unwrap();
+    assert_eq!(resumed(&spool, 0).await.seal(Digest::of(&bytes)).await.unwrap().size(), 300_000);
+    // It was not published, so it is there still; and a bit that flipped meanwhile is seen.
+    let other = Digest::of(b"other");
+    let refused = resumed(&spool, 300_000).await.seal(other).await.unwrap_err();
+    assert!(matches!(refused, SealError::Mismatch { got } if got == Digest::of(&bytes)));
+    let digest = Digest::of_with(Algorithm::Sha512, &bytes);
+    assert_eq!(resumed(&spool, 300_000).await.seal(digest).await.unwrap().digest(), digest);
+}
+
+#[tokio::test]
+async fn an_upload_that_is_given_up_is_gone_at_once_and_its_bytes_are_not_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::open(folder.path()).unwrap();
+    let spooled = spool.begin_upload("a", Algorithm::Sha256).await.unwrap();
+    spooled.write(0, Bytes::from(content(100_000))).await.unwrap();
+    spooled.flush().await.unwrap();
+    spooled.discard().await;
+    assert!(!folder.path().join("uploads/a").exists());
+    assert!(!spooled.revive() || spooled.seal(Digest::of(b"")).await.is_err());
+    drop(spooled);
+    assert_eq!(spool.bytes(), 0);
+    let spooled = spool.begin_upload("a", Algorithm::Sha256).await.unwrap();
+    spooled.write(0, Bytes::from(content(100_000))).await.unwrap();
+    spooled.flush().await.unwrap();
+    drop(spooled);
+    assert_eq!(spool.bytes(), 100_000);
+    for _ in 0..2 {
+        spool.remove_upload("a").await.unwrap();
+        assert_eq!(spool.bytes(), 0);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Chunks of any size, some of them flushed, with the process ending in between: what came is what is there, in order.
+    #[test]
+    fn chunks_and_restarts_in_any_order_make_the_blob(
+        chunks in proptest::collection::vec((1_usize..200_000, any::<bool>(), any::<bool>()), 1..12),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let whole = content(chunks.iter().map(|(length, ..)| length).sum());
+        let folder = tempfile::tempdir().unwrap();
+        let sealed = runtime.block_on(async {
+            let mut spool = Spool::open(folder.path()).unwrap();
+            let mut spooled = spool.begin_upload("a", Algorithm::Sha256).await.unwrap();
+            let (mut at, mut acknowledged) = (0, 0);
+            for (length, flush, restart) in chunks {
+                let end = (at + length).min(whole.len());
+                spooled.write(at as u64, Bytes::copy_from_slice(&whole[at..end])).await.unwrap();
+                at = end;
+                if flush {
+                    spooled.flush().await.unwrap();
+                    acknowledged = at as u64;
+                }
+                if restart {
+                    drop((spooled, spool));
+                    spool = Spool::open(folder.path()).unwrap();
+                    spooled = resumed(&spool, acknowledged).await;
+                    at = usize::try_from(spooled.cursor()).unwrap();
+                    assert!(at as u64 >= acknowledged);
+                }
+            }
+            spooled.write(at as u64, Bytes::copy_from_slice(&whole[at..])).await.unwrap();
+            spooled.seal(Digest::of(&whole)).await.map(|verified| verified.size())
+        });
+        prop_assert_eq!(sealed.unwrap(), whole.len() as u64);
     }
 }

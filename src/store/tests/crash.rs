@@ -101,6 +101,10 @@ impl Tree for StoppingTree {
         self.1.tree()?;
         self.0.remove_record(path).await
     }
+    async fn forget_record(&self, path: &RecordPath) -> tree::Result<()> {
+        self.1.tree()?;
+        self.0.forget_record(path).await
+    }
     fn records(&self) -> BoxStream<'_, tree::Result<RecordPath>> {
         self.0.records()
     }

@@ -165,8 +165,11 @@ impl Folder {
 
     fn publish(&self, key: &BlobKey, blob: Verified) -> Result<Opened> {
         let (path, size) = (self.blob(key), blob.size());
-        // After a failure the file is dropped, and removed with that.
-        self.keep(blob.file(), &path)?;
+        if let Err(error) = self.keep(blob.file(), &path) {
+            // A later fsync of the file may say that all is well where bytes were lost.
+            blob.spoil();
+            return Err(error);
+        }
         let folder = path.parent().unwrap_or(&self.blobs);
         self.make(folder)?;
         let was_there = path.exists();
@@ -227,11 +230,16 @@ impl Folder {
     }
 
     fn remove(&self, path: &Path) -> Result<()> {
-        match std::fs::remove_file(path) {
-            Ok(()) => path.parent().map_or(Ok(()), |folder| self.keep_listing(folder)),
-            Err(error) if is_absence(&error) => Ok(()),
-            Err(error) => Err(failed("removing", path, error)),
-        }
+        if forget(path)? { path.parent().map_or(Ok(()), |folder| self.keep_listing(folder)) } else { Ok(()) }
+    }
+}
+
+/// Removes a file, and leaves to the kernel when that comes to disk. Whether it was there.
+fn forget(path: &Path) -> Result<bool> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if is_absence(&error) => Ok(false),
+        Err(error) => Err(failed("removing", path, error)),
     }
 }
 
@@ -296,6 +304,11 @@ impl Tree for Filesystem {
     async fn remove_record(&self, path: &RecordPath) -> Result<()> {
         let path = path.clone();
         self.on_the_pool(move |folder| folder.remove(&folder.record(&path))).await
+    }
+
+    async fn forget_record(&self, path: &RecordPath) -> Result<()> {
+        let path = path.clone();
+        self.on_the_pool(move |folder| forget(&folder.record(&path)).map(drop)).await
     }
 
     fn records(&self) -> BoxStream<'_, Result<RecordPath>> {

@@ -73,6 +73,10 @@ impl Tree for Memory {
         Ok(())
     }
 
+    async fn forget_record(&self, path: &RecordPath) -> Result<()> {
+        self.remove_record(path).await
+    }
+
     fn records(&self) -> BoxStream<'_, Result<RecordPath>> {
         let all: Vec<_> = locked(&self.records).keys().cloned().map(Ok).collect();
         stream::iter(all)

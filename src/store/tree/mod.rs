@@ -179,6 +179,8 @@ pub trait Tree: Debug + Send + Sync {
     async fn note_record(&self, path: &RecordPath, record: Bytes) -> Result<()>;
     /// Removes a record, durably; removing the absent is success.
     async fn remove_record(&self, path: &RecordPath) -> Result<()>;
+    /// Removes a record that may be there again after a power cut; removing the absent is success.
+    async fn forget_record(&self, path: &RecordPath) -> Result<()>;
     /// All records of repositories, in no order. An error in between means that they are not all there is.
     fn records(&self) -> BoxStream<'_, Result<RecordPath>>;
     /// The names of all records of a kind that are no repository's, in no order. An error in between means that they are
