@@ -119,6 +119,7 @@ mod tests {
                 rule(Who::User("bot-*".parse().unwrap()), &[Action::Push, Action::Delete], &["cache/app"], &["pr-*"]),
                 rule(Who::Everybody, &[Action::Push], &["cache/open"], &[]),
             ],
+            ..Access::default()
         }
     }
 

@@ -157,6 +157,7 @@ fn with_users() -> config::Access {
             rule(user("writer"), &[Pull, Push, Delete], "cache/**"),
             rule(Who::Network("runners".into()), &[Pull], "ghcr.io/team/**"),
         ],
+        ..config::Access::default()
     }
 }
 

@@ -54,6 +54,8 @@ pub(super) struct Account {
     whole: AtomicBool,
     /// Why the body broke off on our side.
     broken: OnceLock<String>,
+    /// Bytes of an upload that came with the request.
+    received: u64,
     /// The place among the requests that are answered at the same time.
     pub(super) permit: Option<OwnedSemaphorePermit>,
 }
@@ -81,6 +83,7 @@ impl Account {
             to_come: AtomicU64::new(0),
             whole: AtomicBool::new(false),
             broken: OnceLock::new(),
+            received: 0,
             permit: None,
         }
     }
@@ -94,6 +97,11 @@ impl Account {
         if without_body {
             self.whole();
         }
+    }
+
+    /// Bytes of an upload came.
+    pub(super) fn received(&mut self, bytes: u64) {
+        self.received += bytes;
     }
 
     /// Bytes were taken.
@@ -131,6 +139,7 @@ impl Account {
                     status = self.status,
                     cache = self.cache,
                     bytes = self.bytes.load(Ordering::Relaxed),
+                    received = (self.received > 0).then_some(self.received),
                     end,
                     first_byte_seconds = (self.seconds * 1e6).round() / 1e6,
                     seconds = (self.began.elapsed().as_secs_f64() * 1e6).round() / 1e6,

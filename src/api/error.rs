@@ -22,6 +22,7 @@ use crate::views;
 
 use super::failure::Failure;
 use super::failure::SOON;
+use super::receive::Ended;
 use super::route::Problem;
 
 /// When there may be room for a run again: runs end by the minute at most.
@@ -210,6 +211,21 @@ impl From<cache::Error> for Failure {
     }
 }
 
+impl From<Ended> for Failure {
+    fn from(ended: Ended) -> Self {
+        let failure = match &ended {
+            Ended::Stalled => {
+                let message = "the request's body did not go on";
+                Self::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::BlobUploadInvalid, message)
+            }
+            Ended::Broken(_) => {
+                Self::new(StatusCode::BAD_REQUEST, ErrorCode::BlobUploadInvalid, "the request's body broke off")
+            }
+        };
+        failure.because(&ended)
+    }
+}
+
 impl From<push::Error> for Failure {
     fn from(error: push::Error) -> Self {
         let bad = |code, message| Self::new(StatusCode::BAD_REQUEST, code, message);
@@ -221,6 +237,23 @@ impl From<push::Error> for Failure {
             push::Error::WrongDigest { got } => {
                 bad(ErrorCode::DigestInvalid, "the bytes are not those of the digest").about(got)
             }
+            push::Error::UploadUnknown => {
+                Self::new(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown, "the upload is not known")
+            }
+            push::Error::Offset(_) => {
+                let message = "the bytes do not begin where the upload has come to, or are not as many as was said";
+                Self::new(StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::BlobUploadInvalid, message)
+            }
+            push::Error::TooLarge { limit } => {
+                let message = "the blob is larger than the configuration allows (limits.blob_bytes)";
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid, message).about(limit)
+            }
+            push::Error::TooManyUploads { limit } => {
+                let message = "too many uploads are open; finish some, or give them up with DELETE";
+                let failure = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message);
+                failure.about(limit).later(None)
+            }
+            push::Error::Random => Self::internal().because(&error),
             push::Error::ManifestUnknown => cache::Error::ManifestUnknown.into(),
             push::Error::BlobUnknown => cache::Error::BlobUnknown.into(),
             push::Error::Store(error) => error.into(),

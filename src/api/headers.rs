@@ -22,6 +22,8 @@ pub(super) const API_VERSION: HeaderName = HeaderName::from_static("docker-distr
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+pub(super) const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+pub(super) const OCI_CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 pub(super) const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 pub(super) const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 pub(super) const SERVED_TAG: HeaderName = HeaderName::from_static("larder-served-tag");
@@ -93,8 +95,21 @@ pub(super) fn set_namespace(headers: &mut HeaderMap, namespace: Option<&str>) {
 /// The address of `last` beside what was asked for, in the request's own spelling: the path as it came, and `ns` where
 /// it was given.
 pub(super) fn sibling(uri: &http::Uri, last: &str, namespace: Option<&str>) -> String {
-    let path = uri.path();
-    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    within(parent(uri.path()), last, namespace)
+}
+
+/// The address of `last` below `…/blobs/`, for a request to `…/blobs/uploads`, the same with a slash, or one with a session
+/// behind that; in its own spelling.
+pub(super) fn below_blobs(path: &str, last: &str, namespace: Option<&str>) -> String {
+    let uploads = if path.ends_with("/uploads") { path } else { parent(path) };
+    within(parent(uploads), last, namespace)
+}
+
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+fn within(folder: &str, last: &str, namespace: Option<&str>) -> String {
     match namespace {
         Some(namespace) => {
             let mut query = url::form_urlencoded::Serializer::new(String::new());
@@ -272,6 +287,22 @@ mod tests {
         ] {
             assert_eq!(jittered(wait, chance), want, "{wait:?}");
         }
+    }
+
+    #[test]
+    fn addresses_of_uploads_keep_the_spelling() {
+        for (path, want) in [
+            ("/v2/a/b/blobs/uploads/", "/v2/a/b/blobs/uploads/x"),
+            ("/v2/a/b/blobs/uploads", "/v2/a/b/blobs/uploads/x"),
+            ("/run/7/v2/a/blobs/uploads/0123-45", "/run/7/v2/a/blobs/uploads/x"),
+            ("/v2/blobs/uploads/blobs/uploads/", "/v2/blobs/uploads/blobs/uploads/x"),
+        ] {
+            assert_eq!(below_blobs(path, "uploads/x", None), want, "{path}");
+        }
+        assert_eq!(
+            below_blobs("/t/k/v2/a/blobs/uploads/1", "sha256:0", Some("localhost:5000")),
+            "/t/k/v2/a/blobs/sha256:0?ns=localhost%3A5000"
+        );
     }
 
     #[test]

@@ -203,7 +203,9 @@ impl Api {
                 v2::blobs::answer(self, asked, &place, &digest, verb).await
             }
             // What is asked for seldom is boxed: each request is as large in memory as the largest of these.
-            (Door::Registry, Route::Upload { place, .. }) => Box::pin(v2::uploads::answer(self, asked, &place)).await,
+            (Door::Registry, Route::Upload { place, upload }) => {
+                Box::pin(v2::uploads::answer(self, asked, &place, &upload, body)).await
+            }
             (Door::Registry, Route::Tags { place, page }) => {
                 Box::pin(v2::tags::answer(self, asked, &place, &page)).await
             }

@@ -45,6 +45,21 @@ pub struct Access {
     pub htpasswd: Option<Contents>,
     /// Who may do what; any rule that allows it suffices.
     pub rules: Vec<Rule>,
+    /// What each principal may take.
+    pub limits: PerPrincipal,
+}
+
+/// What each principal may take; all who did not say who they are, are one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PerPrincipal {
+    /// Uploads open at the same time; beyond it 429 with `Retry-After`.
+    pub uploads: u32,
+}
+
+impl Default for PerPrincipal {
+    fn default() -> Self {
+        Self { uploads: 64 }
+    }
 }
 
 /// One permission.
@@ -73,7 +88,7 @@ pub enum Who {
 
 impl Access {
     pub(super) fn read(&mut self, table: &mut Table<'_>) {
-        table.later(&["oidc", "limits"]);
+        table.later(&["oidc"]);
         table.set("anonymous", &mut self.anonymous, actions);
         table.set("networks", &mut self.networks, networks);
         self.htpasswd = table.optional("htpasswd", |value| {
@@ -84,6 +99,10 @@ impl Access {
         });
         let known = Known { networks: &self.networks, users: self.htpasswd.as_ref().map(users) };
         table.set("rules", &mut self.rules, |value| value.each(|item| rule(item, &known)));
+        table.within("limits", |table| {
+            table.later(&["requests_per_second", "transfers"]);
+            table.set("uploads", &mut self.limits.uploads, Value::at_least_one);
+        });
     }
 
     /// Whether anybody can say who they are.

@@ -27,6 +27,12 @@ pub struct Limits {
     pub header_bytes: u64,
     /// Bytes of a request's body to the API and of a pushed manifest.
     pub body_bytes: u64,
+    /// The largest blob that a client may push.
+    pub blob_bytes: u64,
+    /// How long an upload may be left before it ends and its bytes go.
+    pub upload_idle: Duration,
+    /// How long a client may send no byte of an upload before its request ends; the upload stays where it came to.
+    pub upload_stall: Duration,
     /// Names on one page of tags or repositories.
     pub page: u32,
     /// Transfers from upstreams at the same time, all upstreams together.
@@ -71,6 +77,9 @@ impl Default for Limits {
             stall: Duration::from_mins(1),
             header_bytes: 32 << 10,
             body_bytes: 4 << 20,
+            blob_bytes: 100 << 30,
+            upload_idle: Duration::from_hours(1),
+            upload_stall: Duration::from_mins(5),
             page: 1_000,
             fills: 256,
             fills_waiting: 4_096,
@@ -101,6 +110,9 @@ impl Limits {
         table.set("stall", &mut self.stall, positive);
         table.set("header_bytes", &mut self.header_bytes, |value| at_least(value, 8 << 10, "8KiB"));
         table.set("body_bytes", &mut self.body_bytes, |value| at_least(value, 64 << 10, "64KiB"));
+        table.set("blob_bytes", &mut self.blob_bytes, |value| at_least(value, 1 << 20, "1MiB"));
+        table.set("upload_idle", &mut self.upload_idle, positive);
+        table.set("upload_stall", &mut self.upload_stall, positive);
         table.set("page", &mut self.page, Value::at_least_one);
         table.set("fills", &mut self.fills, Value::at_least_one);
         table.set("fills_waiting", &mut self.fills_waiting, Value::count);

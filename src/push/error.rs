@@ -4,6 +4,8 @@ use crate::oci::Digest;
 use crate::oci::manifest::ManifestError;
 use crate::store;
 
+use super::Progress;
+
 /// A push or a removal that was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -19,6 +21,27 @@ pub enum Error {
         /// The digest that they have.
         got: Digest,
     },
+    /// There is no such upload in this repository, or it is somebody else's.
+    #[error("the upload is not known")]
+    UploadUnknown,
+    /// The bytes begin elsewhere than the upload has come to, or another request writes to it.
+    #[error("the upload has come to {}", .0.received)]
+    Offset(Progress),
+    /// The blob is larger than the configuration allows. The upload is over.
+    #[error("the blob is larger than {limit} bytes")]
+    TooLarge {
+        /// The most bytes.
+        limit: u64,
+    },
+    /// The principal has as many uploads open as the configuration allows.
+    #[error("{limit} uploads are open already")]
+    TooManyUploads {
+        /// How many that are.
+        limit: u32,
+    },
+    /// The machine gave no random bytes.
+    #[error("no random bytes are to be had")]
+    Random,
     /// There is no such tag or manifest.
     #[error("the manifest is not known")]
     ManifestUnknown,

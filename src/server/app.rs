@@ -90,6 +90,7 @@ pub struct App {
     access: Arc<Access>,
     cache: Cache,
     views: Views,
+    push: Push,
     scrub: Scrub,
     api: Arc<Api>,
     tasks: Tasks,
@@ -105,8 +106,7 @@ pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging
     let now = Arc::clone(&config.borrow());
     let (tasks, metrics) = (Tasks::new(), Arc::new(Metrics::new()));
     let options = StoreOptions { store: now.store.clone(), lease: now.gc.lease };
-    let opened = Store::open(options, clock.clone(), tasks.clone(), Arc::clone(&metrics)).await;
-    let store = opened.map_err(Error::Store)?;
+    let store = Store::open(options, clock.clone(), tasks.clone(), Arc::clone(&metrics)).await.map_err(Error::Store)?;
     let sockets: Vec<TcpListener> = now.listen.iter().map(|address| super::bind(*address)).collect::<Result<_, _>>()?;
     let admin_socket = super::bind(now.admin.listen)?;
     let registry: Vec<SocketAddr> = sockets.iter().filter_map(|s| s.local_addr().ok()).collect();
@@ -125,7 +125,6 @@ pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging
         Arc::clone(&metrics),
         now.limits.clone(),
     );
-    let shutdown = Shutdown::new();
     let facts = Facts { listen: registry.clone(), store: now.store.path.clone(), max_bytes: now.store.max_size };
     let scrub = Scrub::new(store.clone(), clock.clone(), tasks.clone(), now.scrub.rate);
     let views = views(&now, &store, &clock, &tasks, &metrics);
@@ -138,9 +137,10 @@ pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging
         clock,
         facts,
     );
+    let push = pushes(&now, &store, &repositories, (&tasks, &metrics)).await?;
     let services = Services {
         cache: cache.clone(),
-        push: Push::new(store.clone(), Arc::clone(&repositories)),
+        push: push.clone(),
         views: views.clone(),
         access: Arc::clone(&access),
         repositories: Arc::clone(&repositories),
@@ -148,9 +148,8 @@ pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging
         scrub: scrub.clone(),
         metrics: Arc::clone(&metrics),
     };
-    let api = Api::new(services, &now.limits);
+    let api = Arc::new(Api::new(services, &now.limits));
     api.set_clients(now.external_url.clone(), client::target(&now, &registry));
-    let api = Arc::new(api);
     Ok(App {
         registry,
         admin,
@@ -164,12 +163,27 @@ pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging
         access,
         cache,
         views,
+        push,
         scrub,
         api,
         tasks,
         metrics,
-        shutdown,
+        shutdown: Shutdown::new(),
     })
+}
+
+/// What takes pushes, with the uploads that an earlier process left.
+async fn pushes(
+    config: &Config,
+    store: &Store,
+    repositories: &Arc<Repositories>,
+    (tasks, metrics): (&Tasks, &Arc<Metrics>),
+) -> Result<Push, Error> {
+    let (store, repositories) = (store.clone(), Arc::clone(repositories));
+    let uploads = config.access.limits.uploads;
+    let push = Push::new(store, repositories, tasks.clone(), Arc::clone(metrics), &config.limits, uploads);
+    push.take_up().await.map_err(Error::Store)?;
+    Ok(push)
 }
 
 impl App {
@@ -185,6 +199,7 @@ impl App {
         self.tasks.spawn("evictor", evictor);
         self.tasks.spawn("run-keeper", self.views.runs.clone().keep());
         self.tasks.spawn("scrub-keeper", self.scrub.clone().keep(now.scrub.every));
+        self.tasks.spawn("uploads", self.push.keep_ending());
         self.tasks.spawn("reload", self.follow_configuration());
         let files = usize::try_from(super::files_allowed() / 2).unwrap_or(usize::MAX);
         let places = Arc::new(Semaphore::new((now.limits.connections as usize).min(files)));
@@ -211,7 +226,7 @@ impl App {
         if cut > 0 {
             tracing::warn!(connections = cut, "transfers were cut: they took longer than `drain`");
         }
-        drop((self.cache, self.views, self.scrub));
+        drop((self.cache, self.push, self.views, self.scrub));
         self.tasks.stop().await;
         let closed = self.store.close().await;
         drop(self.store);
@@ -233,7 +248,8 @@ impl App {
         let (mut config, registry) = (self.config.clone(), self.registry.clone());
         let (repositories, access) = (Arc::clone(&self.repositories), Arc::clone(&self.access));
         let (certificates, stopping) = (self.certificates.clone(), self.tasks.stopping());
-        let (logging, api, views) = (self.logging.clone(), Arc::clone(&self.api), self.views.clone());
+        let (logging, api) = (self.logging.clone(), Arc::clone(&self.api));
+        let (push, views) = (self.push.clone(), self.views.clone());
         async move {
             loop {
                 tokio::select! {
@@ -248,6 +264,7 @@ impl App {
                 access.reload(&now.access);
                 views.fallbacks.reload(now.build_caches.clone());
                 views.runs.reload(now.runs.clone());
+                push.set_uploads(now.access.limits.uploads);
                 api.set_clients(now.external_url.clone(), client::target(&now, &registry));
                 if let Some(logging) = &logging
                     && let Err(error) = logging.set(&now.telemetry.log)

@@ -397,6 +397,11 @@ impl Store {
         self.0.tree.states(kind)
     }
 
+    /// Whether `bytes` more would be taken, as the file system is right now. [`Error::Full`] or [`Error::ReadOnly`] if not.
+    pub fn look_for_room(&self, bytes: u64) -> Result<()> {
+        Ok(self.0.spool.look_for_room(bytes)?)
+    }
+
     /// Where bytes are written before they are verified.
     pub fn spool(&self) -> &Spool {
         &self.0.spool

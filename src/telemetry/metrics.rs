@@ -125,6 +125,8 @@ pub struct Metrics {
     upstream_budget_limit: Family<UpstreamLabel, Gauge>,
     upstream_up: Family<UpstreamPartLabels, Gauge>,
     fills: Family<StateLabel, Gauge>,
+    uploads: Gauge,
+    uploaded: Counter,
     fill_seconds: Histogram,
     first_byte: Histogram,
     store_bytes: Family<ClassLabel, Gauge>,
@@ -164,6 +166,8 @@ impl Metrics {
             upstream_budget_limit: Family::default(),
             upstream_up: Family::default(),
             fills: Family::default(),
+            uploads: Gauge::default(),
+            uploaded: Counter::default(),
             fill_seconds: Histogram::new(FILL_BUCKETS),
             first_byte: Histogram::new(FIRST_BYTE_BUCKETS),
             store_bytes: Family::default(),
@@ -205,6 +209,8 @@ impl Metrics {
             self.upstream_budget_limit.clone(),
         );
         list.register("upstream_up", "Whether a part of the upstream answers", self.upstream_up.clone());
+        list.register("uploads", "Uploads of blobs that are open", self.uploads.clone());
+        list.register("uploaded_bytes", "Bytes of blobs that clients sent", self.uploaded.clone());
         list.register("fills", "Transfers from upstreams under way or waiting", self.fills.clone());
         list.register("fill_seconds", "Duration of transfers from upstreams", self.fill_seconds.clone());
         list.register("first_byte_seconds", "From a request to the headers of its answer", self.first_byte.clone());
@@ -282,6 +288,16 @@ impl Metrics {
     /// What an upstream says its budget is.
     pub fn budget_limit(&self, upstream: &str, limit: u64) {
         self.upstream_budget_limit.get_or_create(&UpstreamLabel { upstream: upstream.to_owned() }).set(signed(limit));
+    }
+
+    /// So many uploads are open.
+    pub fn uploads_open(&self, count: usize) {
+        self.uploads.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Bytes of an upload came.
+    pub fn uploaded(&self, bytes: u64) {
+        self.uploaded.inc_by(bytes);
     }
 
     /// Transfers entered (`+1`) or left (`-1`) a state: `running`, `waiting`.

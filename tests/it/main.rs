@@ -25,3 +25,5 @@ mod shutdown;
 mod single_flight;
 mod specification;
 mod support;
+mod uploads;
+mod uploads_bounds;

@@ -1,6 +1,7 @@
 //! The distribution specification's endpoints.
 
 pub(super) mod blobs;
+mod chunk;
 pub(super) mod manifests;
 mod push;
 pub(super) mod referrers;

@@ -82,11 +82,17 @@ impl Spooled {
         self.fail("it was given up");
         let filling = Arc::clone(&self.0);
         let remove = move || {
-            if let Some(staged) = filling.staged().as_mut() {
+            if let Some(mut staged) = filling.staged().take() {
                 staged.remove();
             }
         };
         drop(tokio::task::spawn_blocking(remove).await);
+    }
+
+    /// Leaves the file as it is, to be taken up again by another holder: this one takes no more.
+    pub fn park(&self) {
+        self.fail("it was left");
+        drop(self.0.staged().take());
     }
 
     pub(super) fn file(&self) -> &Arc<File> {

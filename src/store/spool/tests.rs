@@ -355,13 +355,13 @@ async fn an_upload_that_is_given_up_is_gone_at_once_and_its_bytes_are_not_counte
     spooled.flush().await.unwrap();
     spooled.discard().await;
     assert!(!folder.path().join("uploads/a").exists());
-    assert!(!spooled.revive() || spooled.seal(Digest::of(b"")).await.is_err());
-    drop(spooled);
+    assert!(!spooled.revive() && spooled.seal(Digest::of(&content(100_000))).await.is_err());
     assert_eq!(spool.bytes(), 0);
     let spooled = spool.begin_upload("a", Algorithm::Sha256).await.unwrap();
     spooled.write(0, Bytes::from(content(100_000))).await.unwrap();
     spooled.flush().await.unwrap();
-    drop(spooled);
+    spooled.park();
+    assert!(spooled.seal(Digest::of(&content(100_000))).await.is_err(), "it is somebody else's by now");
     assert_eq!(spool.bytes(), 100_000);
     for _ in 0..2 {
         spool.remove_upload("a").await.unwrap();

@@ -14,7 +14,7 @@ pub const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, applicatio
      application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// An answer that was read to its end, or as far as it went.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,

@@ -5,6 +5,7 @@ pub mod hosted;
 pub mod images;
 pub mod larder;
 pub mod random;
+pub mod push;
 pub mod upstream;
 
 pub use client::Answer;
