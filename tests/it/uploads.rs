@@ -6,9 +6,9 @@ use larder::oci::Digest;
 
 use crate::support::Larder;
 use crate::support::client;
-use crate::support::images::bytes;
 use crate::support::push;
 use crate::support::push::Slow;
+use crate::support::random::bytes;
 
 const UPLOADS: &str = "/v2/cache/app/blobs/uploads/";
 

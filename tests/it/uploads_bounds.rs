@@ -4,10 +4,10 @@ use base64::Engine as _;
 use larder::oci::Digest;
 
 use crate::support::Larder;
-use crate::support::images::bytes;
 use crate::support::larder::eventually;
 use crate::support::push;
 use crate::support::push::Slow;
+use crate::support::random::bytes;
 
 fn basic(user: &str) -> String {
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{user}-word")))

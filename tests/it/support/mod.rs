@@ -4,8 +4,8 @@ pub mod client;
 pub mod hosted;
 pub mod images;
 pub mod larder;
-pub mod random;
 pub mod push;
+pub mod random;
 pub mod upstream;
 
 pub use client::Answer;
