@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use super::Answer;
 use super::Larder;
 use super::client;
+use super::images::Image;
 use super::larder::eventually;
 
 /// Begins an upload; where it goes on.
@@ -107,4 +108,27 @@ pub async fn until(larder: &Larder, location: &str, wanted: &str) {
 pub fn left(larder: &Larder) -> usize {
     super::larder::files(&larder.data().join("spool/uploads")).len()
         + super::larder::files(&larder.data().join("state/uploads")).len()
+}
+
+/// Pushes the blobs of an image and of all that it names, and the images of an index by their digests.
+pub async fn blobs(larder: &Larder, repository: &str, image: &Image) {
+    for (_, bytes) in &image.blobs {
+        push(larder, repository, bytes).await;
+    }
+    for child in &image.children {
+        Box::pin(blobs(larder, repository, child)).await;
+        assert_eq!(manifest(larder, repository, &child.digest.to_string(), child).await.status, 201);
+    }
+}
+
+/// Pushes a manifest as `reference`, which may have a query.
+pub async fn manifest(larder: &Larder, repository: &str, reference: &str, image: &Image) -> Answer {
+    let headers = [("Content-Type", image.media_type.as_str())];
+    send(larder, "PUT", &format!("/v2/{repository}/manifests/{reference}"), &headers, &image.manifest).await
+}
+
+/// Pushes a whole image.
+pub async fn image(larder: &Larder, repository: &str, reference: &str, image: &Image) -> Answer {
+    blobs(larder, repository, image).await;
+    manifest(larder, repository, reference, image).await
 }
