@@ -6,6 +6,7 @@
 mod delete;
 mod error;
 mod manifest;
+mod mount;
 mod session;
 mod upload;
 

@@ -237,6 +237,14 @@ impl Inner {
         }
     }
 
+    pub(super) async fn linked_in(&self, digest: &Digest, limit: usize) -> Result<Vec<RepositoryKey>> {
+        self.complete()?;
+        match self.index.blob(digest).await?.filter(|row| row.state == BlobState::Live) {
+            Some(row) => Ok(self.index.holders(&row.key, limit).await?),
+            None => Ok(Vec::new()),
+        }
+    }
+
     pub(super) async fn holders(&self, key: &BlobKey, limit: usize) -> Result<Vec<RepositoryKey>> {
         self.complete()?;
         Ok(self.index.holders(key, limit).await?)

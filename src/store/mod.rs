@@ -350,6 +350,11 @@ impl Store {
         self.0.blobs(after, limit).await
     }
 
+    /// Repositories that link bytes of the digest, `limit` at most. [`Error::Incomplete`] while the index is being rebuilt.
+    pub async fn linked_in(&self, digest: &Digest, limit: usize) -> Result<Vec<RepositoryKey>> {
+        self.0.linked_in(digest, limit).await
+    }
+
     /// The repositories that link the bytes of `key`, `limit` at most.
     pub async fn holders(&self, key: &BlobKey, limit: usize) -> Result<Vec<RepositoryKey>> {
         self.0.holders(key, limit).await

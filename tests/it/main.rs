@@ -16,6 +16,7 @@ mod hosted;
 mod hostile;
 mod independent;
 mod lists;
+mod mount;
 mod names;
 mod outage;
 mod pull;

@@ -12,15 +12,18 @@ use crate::api::Answer;
 use crate::api::Api;
 use crate::api::Asked;
 use crate::api::body::Body;
+use crate::api::failure::Failure;
 use crate::api::headers;
 use crate::api::route::Place;
 use crate::api::route::Verb;
 use crate::api::without_body;
+use crate::cache;
 use crate::cache::CacheStatus;
 use crate::oci::Digest;
 use crate::oci::Reference;
 
 use super::push;
+use super::uploads;
 
 /// GET with ranges, HEAD, and 304.
 pub(in crate::api) async fn answer(
@@ -39,12 +42,39 @@ pub(in crate::api) async fn answer(
     let key = api.find(asked, place).await?;
     let grant = api.access.authorize(&asked.caller(Some(place)), Action::Pull, &key, &target).await?;
     asked.account.principal = Some(grant.principal().clone());
+    if verb == Verb::Head && grant.repository().is_hosted() {
+        Box::pin(before_a_push(api, asked, place, &grant, digest)).await?;
+    }
     let known = headers::is_known(&asked.head.headers, digest);
     if verb == Verb::Head || known {
         head(api, asked, &grant, digest, known).await
     } else {
         get(api, asked, &grant, digest).await
     }
+}
+
+/// HEAD by one who may push: what is answered with 200 need not be pushed, so it stays for the lease time; and what came from
+/// an upstream that shows it to anybody is linked, so that a build cache's base layers are not pushed at all.
+///
+/// What is damaged is not here: the push repairs it.
+async fn before_a_push(
+    api: &Api,
+    asked: &mut Asked<'_>,
+    place: &Place,
+    grant: &Grant,
+    digest: &Digest,
+) -> Result<(), Failure> {
+    let caller = asked.caller(Some(place));
+    let push = api.access.consider(&caller, Action::Push, grant.repository(), &Target::Repository).await;
+    let Ok(push) = push else { return Ok(()) };
+    if api.push.protect(&push, digest).await? {
+        return Ok(());
+    }
+    let sources = api.push.public_holders(digest).await?;
+    if uploads::link_from(api, &caller, &push, digest, &sources).await? {
+        return Ok(());
+    }
+    Err(cache::Error::BlobUnknown.into())
 }
 
 /// HEAD, and a GET of what the client has already: both ask whether it is here and begin no transfer.

@@ -5,6 +5,7 @@ use http::StatusCode;
 use http::header;
 
 use crate::access::Action;
+use crate::access::Caller;
 use crate::access::Grant;
 use crate::access::Target;
 use crate::api::Answer;
@@ -22,9 +23,11 @@ use crate::api::without_body;
 use crate::oci::Digest;
 use crate::oci::ErrorCode;
 use crate::oci::Reference;
+use crate::oci::RepositoryKey;
 use crate::push;
 use crate::push::Progress;
 use crate::push::Writing;
+use crate::repository::Spelling;
 
 use super::chunk::Chunk;
 use super::chunk::NoRange;
@@ -44,7 +47,14 @@ pub(in crate::api) async fn answer<B: Sent>(
     let grant = granted(api, asked, place, Action::Push, Target::Repository).await?;
     let at = At { path: asked.head.uri.path().to_owned(), namespace: place.spelling.ns.clone() };
     match upload {
-        Upload::Begin(begin) => self::begin(api, asked, &grant, &at, begin, body).await,
+        Upload::Begin(begin) => {
+            if let Some(digest) = &begin.mount
+                && mount(api, asked, place, &grant, (digest, begin.from.as_deref())).await?
+            {
+                return Ok(at.created(digest));
+            }
+            self::begin(api, asked, &grant, &at, begin, body).await
+        }
         Upload::Status { session } => {
             let progress = api.push.status(&grant, session).await?;
             Ok(at.progressed(StatusCode::NO_CONTENT, &progress))
@@ -56,6 +66,45 @@ pub(in crate::api) async fn answer<B: Sent>(
             Ok(without_body(StatusCode::NO_CONTENT))
         }
     }
+}
+
+/// POST with `?mount=`: whether the blob is linked now, from the repository that is named, or from any that the caller may
+/// pull where none is. What can't be mounted is to be pushed; why is nobody's business.
+async fn mount(
+    api: &Api,
+    asked: &mut Asked<'_>,
+    place: &Place,
+    grant: &Grant,
+    (digest, from): (&Digest, Option<&str>),
+) -> Result<bool, Failure> {
+    asked.account.reference = Some(Reference::Digest(*digest));
+    let sources = match from {
+        Some(from) => {
+            let spelling = Spelling { path: from.to_owned(), ..Spelling::default() };
+            api.repositories.find(&spelling).into_iter().collect()
+        }
+        None => api.push.holders(digest).await?,
+    };
+    link_from(api, &asked.caller(Some(place)), grant, digest, &sources).await
+}
+
+/// Links a blob from the first of `sources` that has it and that the caller may pull.
+pub(super) async fn link_from(
+    api: &Api,
+    caller: &Caller,
+    grant: &Grant,
+    digest: &Digest,
+    sources: &[RepositoryKey],
+) -> Result<bool, Failure> {
+    for source in sources {
+        let pull = api.access.consider(caller, Action::Pull, source, &Target::Blob(*digest)).await;
+        if let Ok(pull) = pull
+            && api.push.mount(grant, &pull, digest).await?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// POST: a session; or, with `?digest=`, the whole blob at once.
