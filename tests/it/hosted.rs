@@ -7,11 +7,11 @@ use larder::oci::MediaType;
 use crate::support::Answer;
 use crate::support::Larder;
 use crate::support::images::Image;
-use crate::support::random::bytes;
 use crate::support::images::image;
 use crate::support::images::index;
 use crate::support::images::referrer;
 use crate::support::push;
+use crate::support::random::bytes;
 
 const APP: &str = "cache/app";
 

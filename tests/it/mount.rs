@@ -5,9 +5,9 @@ use larder::oci::Digest;
 
 use crate::support::Larder;
 use crate::support::Upstream;
-use crate::support::images::bytes;
 use crate::support::images::image;
 use crate::support::push;
+use crate::support::random::bytes;
 
 fn mount(repository: &str, digest: &Digest, from: &str) -> String {
     let from = if from.is_empty() { String::new() } else { format!("&from={from}") };
