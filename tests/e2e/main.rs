@@ -17,10 +17,14 @@
 
 mod support;
 
+mod build_cache;
 mod buildkit;
 mod containerd;
 mod crane;
 mod demo;
 mod docker;
 mod image;
+mod image_cache;
 mod podman;
+mod push;
+mod run_view;

@@ -15,7 +15,7 @@ use super::parts::free_port;
 
 #[derive(Debug)]
 pub(crate) struct Larder {
-    _program: Program,
+    program: Program,
     address: String,
     config: PathBuf,
 }
@@ -24,10 +24,25 @@ impl Larder {
     /// Serves `docker.io` and `other.test` from the endpoint. Every pull of a tag looks at the upstream first, so that
     /// the pulls after its end are those of a tag past its freshness.
     pub(crate) fn start(scratch: &Scratch, endpoint: &str) -> Self {
+        Self::with(scratch, Some(endpoint), &json!({}))
+    }
+
+    /// Takes pushes to `cache/**`, and knows no upstream that is there. The keys are added to its configuration.
+    pub(crate) fn hosting(scratch: &Scratch, keys: &Value) -> Self {
+        Self::with(scratch, None, keys)
+    }
+
+    /// The same in front of an upstream, where there is one.
+    pub(crate) fn with(scratch: &Scratch, endpoint: Option<&str>, keys: &Value) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
-        let config = configuration(&address, &scratch.folder("store").display().to_string(), endpoint);
+        let store = scratch.folder("store").display().to_string();
+        // Nothing listens on port 9, where packets used to be discarded.
+        let mut config = configuration(&address, &store, endpoint.unwrap_or("http://127.0.0.1:9"));
+        for (key, value) in keys.as_object().expect("keys are an object") {
+            config[key] = value.clone();
+        }
         let config = scratch.file("larder.yaml", &config.to_string());
-        let mut command = if std::env::var_os("LARDER_E2E_PEER").is_some() {
+        let mut command = if is_peer() {
             peer(scratch, &address, endpoint)
         } else {
             let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
@@ -38,7 +53,7 @@ impl Larder {
         let ready = if is_peer() { "/v2/" } else { "/readyz" };
         let ready = format!("http://{address}{ready}");
         program.wait_until("ready", || client::get(&ready).is_ok_and(|answer| answer.status == 200));
-        Self { _program: program, address, config }
+        Self { program, address, config }
     }
 
     /// `127.0.0.1:PORT`.
@@ -48,6 +63,11 @@ impl Larder {
 
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Ends it, as its machine's restart would.
+    pub(crate) fn stop(&mut self) {
+        self.program.stop();
     }
 
     /// The file that makes a client pull from this URL, as larder writes it for people.
@@ -79,10 +99,13 @@ pub(crate) fn is_peer() -> bool {
     std::env::var_os("LARDER_E2E_PEER").is_some()
 }
 
-fn peer(scratch: &Scratch, address: &str, endpoint: &str) -> Command {
+/// A mirror of the endpoint, or, without one, a registry that takes pushes: it can't be both.
+fn peer(scratch: &Scratch, address: &str, endpoint: Option<&str>) -> Command {
+    let proxy = endpoint.map_or_else(String::new, |endpoint| format!("proxy: {{remoteurl: '{endpoint}'}}\n"));
     let config = format!(
-        "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: '{}'}}}}\n\
-         http: {{addr: '{address}'}}\nproxy: {{remoteurl: '{endpoint}'}}\n",
+        "version: 0.1\nlog: {{level: error}}\n\
+         storage: {{filesystem: {{rootdirectory: '{}'}}, delete: {{enabled: true}}}}\n\
+         http: {{addr: '{address}'}}\n{proxy}",
         scratch.folder("store").display()
     );
     let mut command = REGISTRY.command();

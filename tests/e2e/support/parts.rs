@@ -32,8 +32,10 @@ enum From {
     Go(&'static str),
 }
 
+pub(crate) const BUILDAH: Part = Part { name: "buildah", from: From::Apt("buildah") };
 pub(crate) const BUILDCTL: Part = Part { name: "buildctl", from: From::Go("bin") };
 pub(crate) const BUILDKITD: Part = Part { name: "buildkitd", from: From::Go("bin") };
+pub(crate) const BUILDX: Part = Part { name: "buildx", from: From::Go("bin") };
 pub(crate) const BUSYBOX: Part = Part { name: "busybox", from: From::Apt("busybox-static") };
 pub(crate) const CONTAINERD: Part = Part { name: "containerd", from: From::Apt("containerd") };
 pub(crate) const CONTAINERD_2: Part = Part { name: "containerd", from: From::Go("containerd-2") };
@@ -42,7 +44,9 @@ pub(crate) const CTR: Part = Part { name: "ctr", from: From::Apt("containerd") }
 pub(crate) const CTR_2: Part = Part { name: "ctr", from: From::Go("containerd-2") };
 pub(crate) const DOCKER: Part = Part { name: "docker", from: From::Apt("docker.io") };
 pub(crate) const DOCKERD: Part = Part { name: "dockerd", from: From::Apt("docker.io") };
+pub(crate) const ORAS: Part = Part { name: "oras", from: From::Go("bin") };
 pub(crate) const PODMAN: Part = Part { name: "podman", from: From::Apt("podman") };
+pub(crate) const REGCTL: Part = Part { name: "regctl", from: From::Go("bin") };
 pub(crate) const REGISTRY: Part = Part { name: "docker-registry", from: From::Apt("docker-registry") };
 pub(crate) const RUNC: Part = Part { name: "runc", from: From::Apt("runc") };
 pub(crate) const SKOPEO: Part = Part { name: "skopeo", from: From::Apt("skopeo") };
@@ -249,6 +253,11 @@ impl Outcome {
 
 /// Runs a command to its end, for two minutes at most.
 pub(crate) fn run(command: &mut Command) -> Outcome {
+    run_for(Duration::from_mins(2), command)
+}
+
+/// Runs a command to its end, for so long at most.
+pub(crate) fn run_for(limit: Duration, command: &mut Command) -> Outcome {
     let out = tempfile::NamedTempFile::new().expect("making a file for a command's output");
     let err = tempfile::NamedTempFile::new().expect("making a file for a command's output");
     let mut child = command
@@ -258,7 +267,7 @@ pub(crate) fn run(command: &mut Command) -> Outcome {
         .spawn()
         .unwrap_or_else(|e| panic!("starting {command:?}: {e}"));
     let mut succeeded = false;
-    let ended = within(Duration::from_mins(2), || match child.try_wait() {
+    let ended = within(limit, || match child.try_wait() {
         Ok(Some(status)) => {
             succeeded = status.success();
             true
@@ -270,7 +279,7 @@ pub(crate) fn run(command: &mut Command) -> Outcome {
         let _ = child.wait();
     }
     let text = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
-    let late = if ended.is_err() { format!("{command:?} was not done within 120 s\n") } else { String::new() };
+    let late = if ended.is_err() { format!("{command:?} was not done within {limit:?}\n") } else { String::new() };
     Outcome { succeeded, out: text(out.path()), err: late + &text(err.path()) }
 }
 

@@ -1,11 +1,8 @@
 //! Debian's docker-registry as upstream.
 
-use bytes::Bytes;
-use http::Method;
-
 use super::client;
+use super::content;
 use super::images::Image;
-use super::images::digest;
 use super::parts::Program;
 use super::parts::REGISTRY;
 use super::parts::Scratch;
@@ -41,28 +38,7 @@ impl Registry {
 
     /// Pushes an image, or an index and its images, under a tag.
     pub(crate) fn push(&self, repository: &str, tag: &str, image: &Image) {
-        for part in &image.images {
-            self.push(repository, &part.digest(), part);
-        }
-        for blob in &image.blobs {
-            self.push_blob(repository, blob);
-        }
-        let url = format!("{}/v2/{repository}/manifests/{tag}", self.url);
-        let answer = client::send(Method::PUT, &url, image.media_type, Bytes::from(image.manifest.clone()))
-            .expect("pushing a manifest to the upstream");
-        assert_eq!(answer.status, 201, "pushing {repository}:{tag}: {answer:?}");
-    }
-
-    fn push_blob(&self, repository: &str, blob: &[u8]) {
-        let begun =
-            client::send(Method::POST, &format!("{}/v2/{repository}/blobs/uploads/", self.url), "", Bytes::new())
-                .expect("beginning an upload to the upstream");
-        let session = begun.header("location");
-        let at = if session.contains('?') { '&' } else { '?' };
-        let url = format!("{session}{at}digest={}", digest(blob));
-        let answer = client::send(Method::PUT, &url, "application/octet-stream", Bytes::copy_from_slice(blob))
-            .expect("uploading a blob to the upstream");
-        assert_eq!(answer.status, 201, "uploading to {repository}: {answer:?}");
+        content::push(&self.url, repository, tag, image);
     }
 
     /// How often its access log has a request of this method for such a path.
