@@ -41,6 +41,11 @@ demo: build ## no internet: a real registry as upstream, one image, pulled throu
 	tests/parts/install demo
 	LARDER=target/release/larder tests/demo
 
+.PHONY: pipeline
+pipeline: build ## no internet, root: a CI run that builds, pushes and builds on it, with larder, without it, and with it stopped
+	tests/parts/install apt
+	LARDER=target/release/larder tests/pipeline
+
 .PHONY: bench
 bench: ## the benchmarks whose figures stand in the README
 	$(CARGO) bench

@@ -25,6 +25,7 @@ mod demo;
 mod docker;
 mod image;
 mod image_cache;
+mod pipeline;
 mod podman;
 mod push;
 mod run_view;
