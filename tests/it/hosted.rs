@@ -59,7 +59,7 @@ fn docker(image: &Image) -> Image {
     Image { digest: Digest::of(&manifest), manifest, ..image.clone() }
 }
 
-/// "Pushing Manifests": what a manifest names and the repository lacks is MANIFEST_BLOB_UNKNOWN; a subject may be missing,
+/// "Pushing Manifests": what a manifest names and the repository lacks is `MANIFEST_BLOB_UNKNOWN`; a subject may be missing,
 /// and so may layers that are not to be distributed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_is_kept_only_with_all_that_it_names() {
@@ -74,7 +74,7 @@ async fn a_manifest_is_kept_only_with_all_that_it_names() {
     assert_eq!(refused.json()["errors"][0]["detail"], layer.to_string());
     assert_eq!(larder.manifest(APP, "1").await.status, 404);
     assert_eq!(larder.manifest(APP, &app.digest.to_string()).await.status, 404);
-    let both = index(&[app.clone()]);
+    let both = index(std::slice::from_ref(&app));
     assert_eq!(push::manifest(&larder, APP, "both", &both).await.code(), "MANIFEST_BLOB_UNKNOWN");
     push::push(&larder, APP, &content).await;
     assert_eq!(push::manifest(&larder, APP, "1", &app).await.status, 201);
@@ -111,7 +111,7 @@ async fn an_index_may_list_the_blobs_of_a_build_cache() {
     assert_eq!((wrong.status, wrong.code().as_str()), (400, "MANIFEST_BLOB_UNKNOWN"));
 }
 
-/// A manifest that two readers could take for two things, or for none, is MANIFEST_INVALID, and the tag stays as it was.
+/// A manifest that two readers could take for two things, or for none, is `MANIFEST_INVALID`, and the tag stays as it was.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_manifest_is_refused_and_changes_nothing() {
     let larder = larder().await;

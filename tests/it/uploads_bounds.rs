@@ -28,7 +28,7 @@ async fn with_users(uploads: u32) -> (Larder, tempfile::TempDir) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_is_its_repositorys_and_its_principals_alone() {
+async fn an_upload_belongs_to_its_repository_and_its_principal_alone() {
     let (larder, _users) = with_users(64).await;
     let (alice, bob) = (basic("alice"), basic("bob"));
     let whole = bytes(20, 10_000);
