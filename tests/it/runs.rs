@@ -202,12 +202,6 @@ async fn with_hosted(images: &[(&str, &str, &Image)], more: &str) -> (Larder, Up
     (larder, upstream, folder)
 }
 
-async fn push(larder: &Larder, path: &str, image: &Image) {
-    let headers = [("Content-Type", image.media_type.as_str())];
-    let pushed = client::ask(larder.address, "PUT", path, &headers, &image.manifest).await;
-    assert_eq!(pushed.status, 201, "{}", String::from_utf8_lossy(&pushed.body));
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_sees_what_it_pushed_and_not_what_others_pushed_since() {
     let images: Vec<Image> = (0..4).map(|n| image(480 + n, &[10])).collect();
@@ -216,16 +210,21 @@ async fn a_run_sees_what_it_pushed_and_not_what_others_pushed_since() {
     let (mut larder, _upstream, _folder) = with_hosted(&parts, "").await;
     let (outside, inside) = ("/v2/cache/app/manifests/ci", "/v2/run/ci/cache/app/manifests/ci");
     assert_eq!(larder.get(inside).await.status, 404);
-    push(&larder, outside, &images[0]).await;
+    hosted::manifest(&larder, outside, &images[0]).await;
     assert_eq!(digest(&larder.get(inside).await), images[0].digest.to_string(), "absence was not noted");
-    push(&larder, inside, &images[1]).await;
+    hosted::manifest(&larder, inside, &images[1]).await;
     for path in [outside, inside] {
         assert_eq!(digest(&larder.get(path).await), images[1].digest.to_string());
     }
-    push(&larder, outside, &images[2]).await;
+    hosted::manifest(&larder, outside, &images[2]).await;
     assert_eq!(digest(&larder.get(inside).await), images[1].digest.to_string());
     // By digest with tags, as a push of several at once.
-    push(&larder, &format!("/run/ci/v2/cache/app/manifests/{}?tag=ci&tag=also", images[3].digest), &images[3]).await;
+    hosted::manifest(
+        &larder,
+        &format!("/run/ci/v2/cache/app/manifests/{}?tag=ci&tag=also", images[3].digest),
+        &images[3],
+    )
+    .await;
     larder.stop().await;
     larder.start().await;
     for path in [outside, inside, "/run/ci/v2/cache/app/manifests/also"] {
@@ -245,7 +244,7 @@ async fn a_delete_by_digest_ends_what_a_run_saw_and_one_by_tag_does_not() {
     let by_digest = format!("/v2/cache/app/manifests/{}", old.digest);
     assert_eq!(larder.ask("DELETE", &by_digest, &[]).await.status, 202);
     assert_eq!(larder.get(inside).await.status, 404);
-    push(&larder, outside, &new).await;
+    hosted::manifest(&larder, outside, &new).await;
     assert_eq!(digest(&larder.get(inside).await), new.digest.to_string());
 }
 
@@ -259,12 +258,12 @@ async fn what_stands_in_for_a_missing_cache_is_not_noted() {
     let answer = larder.get(branch).await;
     assert_eq!((digest(&answer), answer.header("larder-served-tag")), (&*main.digest.to_string(), "main"));
     assert_eq!(metric(&larder, "run_pins").await, 0);
-    push(&larder, "/v2/cache/app/manifests/feature-x", &own).await;
+    hosted::manifest(&larder, "/v2/cache/app/manifests/feature-x", &own).await;
     let answer = larder.get(branch).await;
     assert_eq!((digest(&answer), answer.header("larder-served-tag")), (&*own.digest.to_string(), ""));
     // What the run saw of main is what stands in for the run.
     assert_eq!(digest(&larder.get("/run/a/v2/cache/app/manifests/main").await), main.digest.to_string());
-    push(&larder, "/v2/cache/app/manifests/main", &own).await;
+    hosted::manifest(&larder, "/v2/cache/app/manifests/main", &own).await;
     let answer = larder.get("/run/a/v2/cache/app/manifests/feature-y").await;
     assert_eq!((digest(&answer), answer.header("larder-served-tag")), (&*main.digest.to_string(), "main"));
 }

@@ -1,56 +1,37 @@
-//! What lives here alone, put into a folder while no larder has it.
+//! What lives here alone, pushed into a folder by a larder that anybody may push to.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use larder::clock::Clock;
-use larder::clock::Timestamp;
-use larder::config::Config;
-use larder::oci::Digest;
-use larder::oci::Manifest;
-use larder::oci::RegistryName;
-use larder::oci::RepositoryKey;
-use larder::store::Origin;
-use larder::store::Put;
-use larder::store::Store;
-use larder::store::StoreOptions;
-use larder::tasks::Tasks;
-use larder::telemetry::Metrics;
-
+use super::Larder;
+use super::Upstream;
+use super::client;
 use super::images::Image;
+use super::push::push;
 
-/// Puts images into hosted repositories: each with its repository and its tag; no tag where that is empty.
+/// Pushes images: each with its repository and its tag; by its digest alone where the tag is empty.
 pub async fn put(data: &Path, images: &[(&str, &str, &Image)]) {
-    let tasks = Tasks::new();
-    let options = StoreOptions {
-        store: larder::config::Store { path: data.to_owned(), ..Config::default().store },
-        lease: std::time::Duration::from_secs(60),
-    };
-    let clock = Clock::manual(Timestamp(1_780_000_000_000));
-    let store = Store::open(options, clock, tasks.clone(), Arc::new(Metrics::new())).await.unwrap();
+    let upstream = Upstream::start().await;
+    let mut larder = Larder::at(&upstream, data).await;
     for (repository, tag, image) in images {
-        let repository = RepositoryKey::new(RegistryName::hosted(), repository.parse().unwrap());
-        put_one(&store, &repository, tag, image).await;
+        put_one(&larder, repository, tag, image).await;
     }
-    tasks.stop().await;
-    store.close().await.unwrap();
-    drop(store);
-    tokio::task::spawn_blocking(move || tasks.join_threads()).await.unwrap();
+    larder.stop().await;
 }
 
-async fn put_one(store: &Store, repository: &RepositoryKey, tag: &str, image: &Image) {
+async fn put_one(larder: &Larder, repository: &str, tag: &str, image: &Image) {
     for child in &image.children {
-        Box::pin(put_one(store, repository, "", child)).await;
+        Box::pin(put_one(larder, repository, "", child)).await;
     }
-    let mut puts = Vec::new();
-    for (digest, bytes) in &image.blobs {
-        puts.push(Put::Blob(store.spool().stage(bytes.clone().into(), *digest).await.unwrap()));
+    for (_, bytes) in &image.blobs {
+        push(larder, repository, bytes).await;
     }
-    let manifest = Manifest::parse(image.manifest.clone().into(), &image.media_type).unwrap();
-    let (digest, media_type, size) = (Digest::of(&image.manifest), manifest.media_type.clone(), manifest.size());
-    puts.push(Put::Manifest { manifest, digest });
-    if let Ok(tag) = tag.parse() {
-        puts.push(Put::Tag { tag, digest, media_type, size, pusher: None });
-    }
-    store.commit(repository, Origin::Pushed, puts).await.unwrap();
+    let reference = if tag.is_empty() { image.digest.to_string() } else { tag.to_owned() };
+    manifest(larder, &format!("/v2/{repository}/manifests/{reference}"), image).await;
+}
+
+/// Pushes the manifest of an image whose blobs are there.
+pub async fn manifest(larder: &Larder, path: &str, image: &Image) {
+    let headers = [("Content-Type", image.media_type.as_str())];
+    let pushed = client::ask(larder.address, "PUT", path, &headers, &image.manifest).await;
+    assert_eq!(pushed.status, 201, "{}", String::from_utf8_lossy(&pushed.body));
 }
