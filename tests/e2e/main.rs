@@ -28,4 +28,5 @@ mod image_cache;
 mod pipeline;
 mod podman;
 mod push;
+mod push_access;
 mod run_view;

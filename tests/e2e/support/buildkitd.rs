@@ -50,9 +50,15 @@ impl Buildkitd {
 
     /// Builds the folder's Dockerfile; the progress is on standard error.
     pub(crate) fn build(&self, context: &Path, arguments: &[&str]) -> Outcome {
+        // A folder without credentials.
+        self.build_as(context, context, arguments)
+    }
+
+    /// The same with the credentials of docker's `config.json` in a folder.
+    pub(crate) fn build_as(&self, credentials: &Path, context: &Path, arguments: &[&str]) -> Outcome {
         let local = |name: &str| format!("{name}={}", context.display());
         let mut command = buildctl(&self.address);
-        command.args(["build", "--progress", "plain", "--frontend", "dockerfile.v0"]);
+        command.env("DOCKER_CONFIG", credentials).args(["build", "--progress", "plain", "--frontend", "dockerfile.v0"]);
         command.args(["--local", &local("context"), "--local", &local("dockerfile")]);
         parts::run(command.args(arguments))
     }
