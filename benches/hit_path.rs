@@ -46,6 +46,8 @@ struct Held {
     manifest: Digest,
     small: Digest,
     large: Digest,
+    /// More than the buffers of two sockets take; the first repository alone has it.
+    huge: Digest,
 }
 
 fn main() {
@@ -77,8 +79,10 @@ fn main() {
 fn fill(folder: &Path) -> Held {
     let most = if support::quick() { 2_000 } else { 100_000 };
     let repositories = vec![("library/one", 1), ("library/thousand", 1000), ("library/many", most)];
-    let mut held = None;
+    let (mut held, mut huge) = (None, None);
     seed::fill(folder, Durability::Relaxed, async |store| {
+        let first = seed::key(&format!("docker.io/{}", repositories[0].0));
+        huge = Some(seed::blob(store, &first, support::bytes(3, 64 * MIB)).await);
         for (name, count) in &repositories {
             let of = seed::key(&format!("docker.io/{name}"));
             let small = seed::blob(store, &of, support::bytes(1, 64 * KIB)).await;
@@ -88,7 +92,7 @@ fn fill(folder: &Path) -> Held {
         }
     });
     let (manifest, small, large) = held.unwrap();
-    Held { repositories, manifest, small, large }
+    Held { repositories, manifest, small, large, huge: huge.unwrap() }
 }
 
 fn manifest(repository: &str, reference: impl std::fmt::Display) -> String {
@@ -99,9 +103,15 @@ fn blob(repository: &str, digest: &Digest) -> String {
     format!("/v2/{repository}/blobs/{digest}")
 }
 
-fn paths(held: &Held) -> [String; 4] {
+fn paths(held: &Held) -> [String; 5] {
     let of = held.repositories[0].0;
-    [manifest(of, held.manifest), manifest(of, "v0"), blob(of, &held.small), blob(of, &held.large)]
+    [
+        manifest(of, held.manifest),
+        manifest(of, "v0"),
+        blob(of, &held.small),
+        blob(of, &held.large),
+        blob(of, &held.huge),
+    ]
 }
 
 /// nginx before files at the paths at which larder has them.
@@ -156,7 +166,7 @@ fn requests(larder: &Server, nginx: Option<&Server>, held: &Held) {
         println!("\nwrk is not installed: the client of these figures is a slower one");
     }
     let mut table = Table::new(&["request", "requests/s", "to nginx", "CPU s per 1,000", "to nginx"]);
-    let [by_digest, by_tag, small, _] = paths(held);
+    let [by_digest, by_tag, small, ..] = paths(held);
     for (name, method, path) in [
         ("manifest by digest, GET", "GET", &by_digest),
         ("manifest by fresh tag, GET", "GET", &by_tag),
@@ -183,12 +193,13 @@ fn requests(larder: &Server, nginx: Option<&Server>, held: &Held) {
 /// Blobs, thrown away by the client in the kernel.
 fn blobs(larder: &Server, nginx: Option<&Server>, held: &Held) {
     let mut table = Table::new(&["blob", "GB/s", "to nginx", "CPU s per GB", "to nginx"]);
-    let [_, _, small, large] = paths(held);
-    let total = if support::quick() { 64 * MIB } else { 1 << 30 };
+    let [_, _, small, large, huge] = paths(held);
+    let total = if support::quick() { 512 * MIB } else { 1 << 30 };
     for (name, path, size, connections) in [
         ("64 KiB, 8 connections", &small, 64 * KIB, 8),
         ("4 MiB, 8 connections", &large, 4 * MIB, 8),
         ("4 MiB, 64 connections", &large, 4 * MIB, 64),
+        ("64 MiB, 8 connections", &huge, 64 * MIB, 8),
     ] {
         let (ours, theirs) = interleave(larder, nginx, support::rounds(5), |server| {
             let before = server.cpu();
@@ -204,7 +215,7 @@ fn blobs(larder: &Server, nginx: Option<&Server>, held: &Held) {
 /// One client that asks for one thing after the other.
 fn latency(larder: &Server, nginx: Option<&Server>, held: &Held) {
     let mut table = Table::new(&["one keep-alive connection", "p50 in ms", "to nginx"]);
-    let [by_digest, by_tag, small, _] = paths(held);
+    let [by_digest, by_tag, small, ..] = paths(held);
     for (name, method, path) in [
         ("manifest by digest, GET", "GET", &by_digest),
         ("manifest by fresh tag, GET", "GET", &by_tag),
@@ -248,7 +259,7 @@ fn growth(larder: &Server, held: &Held) {
 
 /// Memory that connections hold.
 fn memory(larder: &Server, held: &Held) {
-    let [by_digest, _, _, large] = paths(held);
+    let [by_digest, _, _, _, huge] = paths(held);
     let mut table = Table::new(&["clients", "KiB each"]);
     let mut row = |name: &str, count: usize, mut begin: Box<dyn FnMut(&mut Connection)>| {
         let before = larder.memory();
@@ -260,7 +271,7 @@ fn memory(larder: &Server, held: &Held) {
     };
     let path = by_digest.clone();
     row("idle connections after a request", 1000, Box::new(move |one| drop(one.get(&path))));
-    row("clients of one warm blob that take nothing of it", 500, Box::new(move |one| one.send("GET", &large)));
+    row("clients of one warm blob that take nothing of it", 500, Box::new(move |one| one.send("GET", &huge)));
     table.print("Memory that is no file's");
 }
 
