@@ -170,7 +170,7 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("{what}: not within 20 s"));
+    tokio::time::timeout(Duration::from_secs(90), wait).await.unwrap_or_else(|_| panic!("{what}: not within 90 s"));
 }
 
 /// The files below a folder.
