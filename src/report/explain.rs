@@ -21,6 +21,8 @@ use crate::repository::Repository;
 use crate::store;
 use crate::store::Held;
 use crate::store::Kind;
+use crate::store::TagRecord;
+use crate::store::TagState;
 use crate::upstream::Health;
 
 use super::Image;
@@ -137,13 +139,31 @@ impl Report {
             sentences.push(format!("the upstream said at {gone} that the tag {tag} is gone: a pull asks it again"));
             return Ok(None);
         }
+        let digest = record.digest;
+        if repository.is_hosted() {
+            let pusher = record.pusher.as_deref().unwrap_or("somebody");
+            let at = record.at;
+            sentences.push(format!("the tag {tag} is here and means {digest}: a hit; {pusher} pushed it at {at}"));
+            sentences.extend(before(record));
+        } else {
+            self.validity(repository, &state, sentences);
+        }
+        let held = self.store.held(repository, &digest).await?;
+        sentences.push(match &held {
+            Some(held) => format!("its manifest is here{}", of(held)),
+            None => "its manifest is not here: a pull fetches it from the upstream".to_owned(),
+        });
+        Ok(held)
+    }
+
+    /// How far the tag of an upstream can be relied on.
+    fn validity(&self, repository: &RepositoryKey, state: &TagState, sentences: &mut Vec<String>) {
+        let (tag, digest) = (&state.record.tag, state.record.digest);
         let (now, validated) = (self.clock.now(), state.validated_at());
         let windows = self.repositories.freshness(repository, tag);
         let age = duration::show(std::time::Duration::from_secs(now.since(validated).as_secs()));
-        let digest = record.digest;
         sentences.push(format!("the tag {tag} is here and means {digest}; it was last confirmed {age} ago"));
         sentences.push(match freshness::judge(validated, now, &windows) {
-            _ if repository.is_hosted() => "it was pushed here, so it is a hit".to_owned(),
             Verdict::Fresh | Verdict::FreshNearlyOver if windows.immutable => {
                 "it is immutable by a rule of freshness: a hit, and the upstream is never asked".to_owned()
             }
@@ -162,13 +182,14 @@ impl Report {
                 )
             }
         });
-        let held = self.store.held(repository, &digest).await?;
-        sentences.push(match &held {
-            Some(held) => format!("its manifest is here{}", of(held)),
-            None => "its manifest is not here: a pull fetches it from the upstream".to_owned(),
-        });
-        Ok(held)
     }
+}
+
+/// What the tag meant before, the newest first; nothing where it never moved.
+fn before(record: &TagRecord) -> Option<String> {
+    let meant = record.history.iter().rev().skip(1).map(|(digest, since)| format!("{digest} (since {since})"));
+    let meant: Vec<String> = meant.collect();
+    (!meant.is_empty()).then(|| format!("before that it meant {}", meant.join(", ")))
 }
 
 /// What is held, in brackets.

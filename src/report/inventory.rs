@@ -4,7 +4,9 @@ use serde::Serialize;
 
 use crate::cache::freshness;
 use crate::cache::freshness::Verdict;
+use crate::clock::Timestamp;
 use crate::oci::Class;
+use crate::oci::Digest;
 use crate::oci::RepositoryKey;
 use crate::store;
 use crate::store::Origin;
@@ -38,9 +40,28 @@ pub struct HeldTag {
     class: Option<&'static str>,
     size: u64,
     origin: &'static str,
+    /// Who pushed it; none where it came from an upstream.
+    pushed_by: Option<String>,
+    /// When it was last written: pushed, or taken from the upstream.
+    written_at: String,
+    /// What it meant, the oldest first, ten at most; the last is what it means.
+    history: Vec<Meant>,
     validated_at: String,
     used_at: Option<String>,
     fresh: bool,
+}
+
+/// What a tag meant from then on.
+#[derive(Debug, Serialize)]
+struct Meant {
+    digest: String,
+    since: String,
+}
+
+impl Meant {
+    fn of((digest, since): &(Digest, Timestamp)) -> Self {
+        Self { digest: digest.to_string(), since: since.to_string() }
+    }
 }
 
 impl Report {
@@ -120,6 +141,9 @@ impl Report {
             class: held.as_deref().and_then(super::explain::class_of).map(Class::word),
             size: record.size,
             origin: word(record.origin),
+            pushed_by: record.pusher.clone(),
+            written_at: record.at.to_string(),
+            history: record.history.iter().map(Meant::of).collect(),
             validated_at: row.validated_at.to_string(),
             used_at: row.used.map(|at| at.to_string()),
             fresh: matches!(verdict, Verdict::Fresh | Verdict::FreshNearlyOver),

@@ -6,6 +6,7 @@ use larder::oci::MediaType;
 
 use crate::support::Answer;
 use crate::support::Larder;
+use crate::support::client;
 use crate::support::images::Image;
 use crate::support::images::image;
 use crate::support::images::index;
@@ -370,5 +371,28 @@ async fn racing_pushes_to_one_tag_leave_one_of_them() {
                 assert!(images.iter().any(|image| image.digest.to_string() == digest));
             }
         }
+    }
+}
+
+/// A tag remembers who pushed it, when, and what it meant before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_remembers_who_pushed_it_and_what_it_meant_before() {
+    let larder = larder().await;
+    let images: Vec<Image> = (0..12).map(|n| image(520 + n, &[100])).collect();
+    for image in &images {
+        push::image(&larder, APP, "main", image).await;
+        larder.advance(std::time::Duration::from_mins(1));
+    }
+    let listed = client::ask(larder.admin, "GET", &format!("/api/v1/tags?repository={APP}"), &[], b"").await.json();
+    let tag = &listed["tags"][0];
+    assert_eq!((&tag["pushed_by"], &tag["origin"]), (&"anonymous".into(), &"hosted".into()));
+    let history: Vec<_> = tag["history"].as_array().unwrap().iter().map(|meant| meant["digest"].clone()).collect();
+    let last: Vec<_> = images[2..].iter().map(|image| serde_json::Value::from(image.digest.to_string())).collect();
+    assert_eq!(history, last, "the last ten, the oldest first");
+    assert_eq!(tag["history"][9]["since"], tag["written_at"]);
+    let told = client::ask(larder.admin, "GET", &format!("/api/v1/explain?ref={APP}:main"), &[], b"").await.json();
+    let told = told["sentences"].to_string();
+    for said in ["anonymous pushed it at", &format!("before that it meant {}", images[10].digest)] {
+        assert!(told.contains(said), "{said}: {told}");
     }
 }
