@@ -423,9 +423,7 @@ impl Access {
 
 /// Whether it depends on the upstream who may pull the repository on no more than the general permission.
 fn needs_asking(repository: &RepositoryKey, proxied: &Proxied) -> bool {
-    let official = repository.registry.as_str() == "docker.io" && repository.name.as_str().starts_with("library/");
-    proxied.has_credential()
-        && !official
+    !proxied.is_everybodys(repository)
         && match proxied.visibility() {
             Visibility::Verify => true,
             Visibility::Shared => false,

@@ -59,9 +59,8 @@ impl Push {
     }
 
     fn is_public(&self, of: &RepositoryKey) -> bool {
-        let official = of.registry.as_str() == "docker.io" && of.name.as_str().starts_with("library/");
         match self.repositories.resolve(of) {
-            Ok(Repository::Proxied(proxied)) => official || !proxied.has_credential(),
+            Ok(Repository::Proxied(proxied)) => proxied.is_everybodys(of),
             Ok(Repository::Hosted(_)) | Err(_) => false,
         }
     }

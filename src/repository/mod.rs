@@ -122,6 +122,13 @@ impl Proxied {
         self.settings.credential.is_some()
     }
 
+    /// Whether the upstream shows the repository to anybody without being asked: no credential is used, or it is one of
+    /// Docker's official images.
+    pub fn is_everybodys(&self, repository: &RepositoryKey) -> bool {
+        let official = repository.registry.as_str() == "docker.io" && repository.name.as_str().starts_with("library/");
+        official || !self.has_credential()
+    }
+
     /// Who may have what came with the credential.
     pub fn visibility(&self) -> Visibility {
         self.settings.visibility

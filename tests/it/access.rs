@@ -1,18 +1,14 @@
 //! Who may see what, through HTTP: the rows "not authenticated", "no pull right" and "no push right" of the status
 //! contract.
 
-use base64::Engine as _;
-
 use crate::support::Answer;
 use crate::support::Larder;
 use crate::support::Upstream;
 use crate::support::images::Image;
 use crate::support::images::image;
 use crate::support::images::referrer;
-
-fn basic(user: &str, password: &str) -> String {
-    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
-}
+use crate::support::users;
+use crate::support::users::basic;
 
 struct Guarded {
     upstream: Upstream,
@@ -23,10 +19,7 @@ struct Guarded {
 
 /// larder with two users; alice may pull what is `library/…`, nobody may pull the rest.
 async fn guarded(anonymous: &str) -> Guarded {
-    let users = tempfile::tempdir().unwrap();
-    let file = users.path().join("htpasswd");
-    let line = |user: &str| format!("{user}:{}\n", bcrypt::hash(format!("{user}-word"), 4).unwrap());
-    std::fs::write(&file, line("alice") + &line("bob")).unwrap();
+    let (users, file) = users::file(&["alice", "bob"]);
     let upstream = Upstream::start().await;
     let image = image(300, &[70_000]);
     upstream.add("library/app", "1", &image);

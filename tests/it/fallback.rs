@@ -1,6 +1,4 @@
-//! Build caches of other branches, where a tag is missing: design §8 and the words of docs/how-to/build-cache.md.
-
-use base64::Engine as _;
+//! Build caches of other branches, where a tag is missing: what docs/how-to/build-cache.md says.
 
 use crate::support::Answer;
 use crate::support::Larder;
@@ -13,6 +11,7 @@ use crate::support::images::build_cache_index;
 use crate::support::images::image;
 use crate::support::images::image_with_cache;
 use crate::support::images::index;
+use crate::support::users;
 
 const FALLBACK: &str = r#", "build_caches": [{"match": "cache/**", "fallback": ["{base|slug}", "main"]}]"#;
 
@@ -154,10 +153,7 @@ async fn without_an_entry_a_missing_tag_is_missing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tag_that_stands_in_must_be_the_callers_to_pull() {
-    let users = tempfile::tempdir().unwrap();
-    let file = users.path().join("htpasswd");
-    let line = |user: &str| format!("{user}:{}\n", bcrypt::hash(format!("{user}-word"), 4).unwrap());
-    std::fs::write(&file, line("alice") + &line("bob")).unwrap();
+    let (_users, file) = users::file(&["alice", "bob"]);
     let access = serde_json::json!({
         "htpasswd": file,
         "rules": [
@@ -179,8 +175,7 @@ async fn the_tag_that_stands_in_must_be_the_callers_to_pull() {
         ("bob", "cache/two", (404, "")),
         ("", "cache/app", (401, "")),
     ] {
-        let word = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{user}-word"));
-        let basic = format!("Basic {word}");
+        let basic = users::known(user);
         let mut headers = vec![("Accept", client::ACCEPT)];
         if !user.is_empty() {
             headers.push(("Authorization", &basic));

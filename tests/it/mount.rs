@@ -1,6 +1,5 @@
 //! What need not be pushed: mounts, and HEADs before a push.
 
-use base64::Engine as _;
 use larder::oci::Digest;
 
 use crate::support::Larder;
@@ -8,6 +7,7 @@ use crate::support::Upstream;
 use crate::support::images::image;
 use crate::support::push;
 use crate::support::random::bytes;
+use crate::support::users;
 
 fn mount(repository: &str, digest: &Digest, from: &str) -> String {
     let from = if from.is_empty() { String::new() } else { format!("&from={from}") };
@@ -88,10 +88,7 @@ async fn nothing_is_linked_from_where_the_caller_may_not_pull() {
     let upstream = Upstream::start().await;
     let image = image(403, &[70_000]);
     upstream.add("library/app", "1", &image);
-    let users = tempfile::tempdir().unwrap();
-    let file = users.path().join("htpasswd");
-    let line = |user: &str| format!("{user}:{}\n", bcrypt::hash(format!("{user}-word"), 4).unwrap());
-    std::fs::write(&file, line("alice") + &line("bob")).unwrap();
+    let (_users, file) = users::file(&["alice", "bob"]);
     let access = serde_json::json!({
         "htpasswd": file,
         "rules": [
@@ -100,10 +97,7 @@ async fn nothing_is_linked_from_where_the_caller_may_not_pull() {
         ],
     });
     let larder = Larder::configured(&upstream, &format!(r#", "access": {access}"#), "").await;
-    let basic = |user: &str| {
-        format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{user}-word")))
-    };
-    let (alice, bob) = (basic("alice"), basic("bob"));
+    let (alice, bob) = (users::known("alice"), users::known("bob"));
     let (layer, _) = image.blob(1);
     let as_alice = [("Authorization", alice.as_str())];
     assert_eq!(larder.ask("GET", &format!("/v2/library/app/blobs/{layer}"), &as_alice).await.status, 200);

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
 use futures_util::future::join_all;
 use http::Method;
 
@@ -15,6 +14,7 @@ use crate::support::images::Image;
 use crate::support::images::build_cache;
 use crate::support::images::image;
 use crate::support::larder::eventually;
+use crate::support::users;
 
 /// Each pull asks the upstream what the tag means.
 const ALWAYS: &str = r#", "freshness": [{"match": "**", "fresh_for": "0s", "stale_while_revalidate": "0s"}]"#;
@@ -270,10 +270,7 @@ async fn what_stands_in_for_a_missing_cache_is_not_noted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_request_of_a_run_needs_its_own_right_and_a_job_sees_of_runs_what_it_may_pull() {
-    let users = tempfile::tempdir().unwrap();
-    let file = users.path().join("htpasswd");
-    let line = |user: &str| format!("{user}:{}\n", bcrypt::hash(format!("{user}-word"), 4).unwrap());
-    std::fs::write(&file, ["alice", "bob", "carol"].map(line).concat()).unwrap();
+    let (_users, file) = users::file(&["alice", "bob", "carol"]);
     let access = serde_json::json!({
         "htpasswd": file,
         "rules": [
@@ -285,8 +282,7 @@ async fn each_request_of_a_run_needs_its_own_right_and_a_job_sees_of_runs_what_i
     let more = format!(r#", "access": {access}"#);
     let (larder, _upstream, _folder) = with_hosted(&[("cache/one", "1", &one), ("cache/two", "1", &two)], &more).await;
     let ask = async |user: &str, method: &str, path: &str| {
-        let word = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{user}-word"));
-        let basic = format!("Basic {word}");
+        let basic = users::known(user);
         let mut headers = vec![("Accept", client::ACCEPT)];
         if !user.is_empty() {
             headers.push(("Authorization", &basic));

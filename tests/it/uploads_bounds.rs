@@ -1,6 +1,5 @@
 //! What uploads may take: sizes, times, how many, and who else is in the way.
 
-use base64::Engine as _;
 use larder::oci::Digest;
 
 use crate::support::Larder;
@@ -8,17 +7,11 @@ use crate::support::larder::eventually;
 use crate::support::push;
 use crate::support::push::Slow;
 use crate::support::random::bytes;
-
-fn basic(user: &str) -> String {
-    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{user}-word")))
-}
+use crate::support::users;
 
 /// larder with two users who may do everything with what is hosted, and who may have so many uploads.
 async fn with_users(uploads: u32) -> (Larder, tempfile::TempDir) {
-    let users = tempfile::tempdir().unwrap();
-    let file = users.path().join("htpasswd");
-    let line = |user: &str| format!("{user}:{}\n", bcrypt::hash(format!("{user}-word"), 4).unwrap());
-    std::fs::write(&file, line("alice") + &line("bob")).unwrap();
+    let (users, file) = users::file(&["alice", "bob"]);
     let everything =
         |who: &str| serde_json::json!({"who": who, "may": ["pull", "push", "delete"], "repositories": ["cache/**"]});
     let access = serde_json::json!({
@@ -30,7 +23,7 @@ async fn with_users(uploads: u32) -> (Larder, tempfile::TempDir) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_belongs_to_its_repository_and_its_principal_alone() {
     let (larder, _users) = with_users(64).await;
-    let (alice, bob) = (basic("alice"), basic("bob"));
+    let (alice, bob) = (users::known("alice"), users::known("bob"));
     let whole = bytes(20, 10_000);
     let location = push::begin(&larder, "cache/app", &[("Authorization", &alice)]).await;
     push::send(&larder, "PATCH", &location, &[("Authorization", &alice)], &whole[..5_000]).await;
@@ -57,7 +50,7 @@ async fn an_upload_belongs_to_its_repository_and_its_principal_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_leaves_uploads_open_hinders_nobody_else_and_giving_them_up_frees_them_at_once() {
     let (larder, _users) = with_users(8).await;
-    let (alice, bob) = (basic("alice"), basic("bob"));
+    let (alice, bob) = (users::known("alice"), users::known("bob"));
     let post = async |who: &str| larder.ask("POST", "/v2/cache/app/blobs/uploads/", &[("Authorization", who)]).await;
     let mut open = Vec::new();
     for n in 0..100 {

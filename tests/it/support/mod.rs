@@ -7,6 +7,7 @@ pub mod larder;
 pub mod push;
 pub mod random;
 pub mod upstream;
+pub mod users;
 
 pub use client::Answer;
 pub use larder::Larder;
