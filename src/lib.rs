@@ -32,6 +32,8 @@ pub mod report;
 #[cfg(feature = "server")]
 pub mod repository;
 #[cfg(feature = "server")]
+pub mod retention;
+#[cfg(feature = "server")]
 pub mod scrub;
 #[cfg(feature = "server")]
 pub mod server;
