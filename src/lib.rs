@@ -34,6 +34,8 @@ pub mod repository;
 #[cfg(feature = "server")]
 pub mod retention;
 #[cfg(feature = "server")]
+pub mod schedule;
+#[cfg(feature = "server")]
 pub mod scrub;
 #[cfg(feature = "server")]
 pub mod server;

@@ -125,6 +125,10 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
             "larder.yaml:1:18: gc.every: `every` is not supported by this version yet; remove it",
         ),
         (
+            "timezone: Europe/Berln\n",
+            "larder.yaml:1:11: timezone: `Europe/Berln` is not a time zone; write UTC, or a name of the IANA database like Europe/Berlin",
+        ),
+        (
             "hosted: [\"**\"]\n",
             "larder.yaml:1:10: hosted[0]: this would make every repository hosted, and no image would come from the default upstream",
         ),

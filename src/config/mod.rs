@@ -32,6 +32,8 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::schedule::TimeZoneName;
+
 pub use access::Access;
 pub use access::Action;
 pub use limits::Limits;
@@ -90,6 +92,8 @@ pub struct Config {
     pub gc: Gc,
     /// How what is stored is hashed again.
     pub scrub: Scrub,
+    /// The time zone of every schedule.
+    pub timezone: TimeZoneName,
     /// Who may do what.
     pub access: Access,
     /// Bounds.
@@ -225,6 +229,7 @@ impl Config {
             build_caches: Vec::new(),
             gc: Gc::default(),
             scrub: Scrub::default(),
+            timezone: TimeZoneName::default(),
             access: Access { anonymous: vec![Action::Pull, Action::Push, Action::Delete], ..Access::default() },
             limits: Limits::default(),
             telemetry: Telemetry::default(),
@@ -238,7 +243,7 @@ impl Config {
 
     fn read(&mut self, root: &Value<'_>, sources: &Sources) {
         let Some(mut table) = root.table() else { return };
-        table.later(&["index", "forges", "hooks", "warm", "timezone", "retention", "notify"]);
+        table.later(&["index", "forges", "hooks", "warm", "retention", "notify"]);
         let listen = table.get("listen");
         let listen_place = place(listen.as_ref(), root, sources);
         if sources.listen.is_empty() {
@@ -261,6 +266,7 @@ impl Config {
         table.set("build_caches", &mut self.build_caches, views::build_caches);
         table.within("gc", |table| self.gc.read(table));
         table.within("scrub", |table| self.scrub.read(table));
+        table.set("timezone", &mut self.timezone, |value| value.parsed(TimeZoneName::parse));
         self.read_access(&mut table);
         table.within("limits", |table| self.limits.read(table));
         table.within("telemetry", |table| self.telemetry.read(table));
