@@ -21,6 +21,32 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
+    /// Reads RFC 3339, as APIs write it: with `T` or a space, any fraction of a second, `Z` or an offset. `None` for what is
+    /// no moment since 1970.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (date, time) = text.trim().split_once(['T', 't', ' '])?;
+        let mut date = date.splitn(3, '-').map(digits);
+        let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+        let (clock, offset) = split_offset(time)?;
+        let (whole, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+        let mut whole = whole.splitn(3, ':').map(digits);
+        let (hour, minute, second) = (whole.next()??, whole.next()??, whole.next()??);
+        let in_range = (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+        if !in_range || hour > 23 || minute > 59 || second > 60 || digits(fraction).is_none() {
+            return None;
+        }
+        let thousandths: u64 = format!("{fraction:0<3}").get(..3)?.parse().ok()?;
+        // A civil date to days, counted in eras of 400 years that begin on 1 March.
+        let shifted = if month <= 2 { year - 1 } else { year };
+        let year_of_era = shifted % 400;
+        let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+        let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+        let days = (shifted / 400 * 146_097 + day_of_era).checked_sub(719_468)?;
+        let minutes = i64::try_from(days * 1440 + hour * 60 + minute).ok()? - offset;
+        let minutes = u64::try_from(minutes).ok()?;
+        Some(Self((minutes * 60 + second) * 1000 + thousandths))
+    }
+
     /// The moment `later` after this one.
     #[must_use]
     pub fn after(self, later: Duration) -> Self {
@@ -45,6 +71,25 @@ impl fmt::Display for Timestamp {
         let (hour, minute) = (second / 3600, second / 60 % 60);
         write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}Z", second % 60)
     }
+}
+
+/// A number of nothing but digits.
+fn digits(text: &str) -> Option<u64> {
+    let plain = !text.is_empty() && text.len() <= 18 && text.bytes().all(|byte| byte.is_ascii_digit());
+    if plain { text.parse().ok() } else { None }
+}
+
+/// A time of day, and how many minutes it is ahead of UTC.
+fn split_offset(time: &str) -> Option<(&str, i64)> {
+    if let Some(clock) = time.strip_suffix(['Z', 'z']) {
+        return Some((clock, 0));
+    }
+    let at = time.rfind(['+', '-'])?;
+    let (clock, offset) = time.split_at_checked(at)?;
+    let sign = if offset.starts_with('-') { -1 } else { 1 };
+    let (hours, minutes) = offset.get(1..)?.split_once(':')?;
+    let (hours, minutes) = (digits(hours).filter(|h| *h < 24)?, digits(minutes).filter(|m| *m < 60)?);
+    Some((clock, sign * i64::try_from(hours * 60 + minutes).ok()?))
 }
 
 /// Tells the time. Cheap to clone.
@@ -107,6 +152,36 @@ mod tests {
             (4_102_444_799, "2099-12-31T23:59:59Z"),
         ] {
             assert_eq!(Timestamp(seconds * 1000).to_string(), want);
+        }
+    }
+
+    #[test]
+    fn moments_are_read_as_apis_write_them() {
+        for text in ["1970-01-01T00:00:00Z", "2000-02-29T00:00:00Z", "2025-11-24T16:08:09Z", "2099-12-31T23:59:59Z"] {
+            assert_eq!(Timestamp::parse(text).unwrap().to_string(), text);
+        }
+        for (text, want) in [
+            ("2025-11-24T16:08:09.123456789Z", "2025-11-24T16:08:09Z"),
+            ("2025-11-24 17:08:09.5+01:00", "2025-11-24T16:08:09Z"),
+            ("2025-11-23T22:38:09-17:30", "2025-11-24T16:08:09Z"),
+        ] {
+            assert_eq!(Timestamp::parse(text).unwrap().to_string(), want, "{text}");
+        }
+        assert_eq!(Timestamp::parse("1970-01-01T00:00:00.25Z"), Some(Timestamp(250)));
+        for wrong in [
+            "",
+            "2025-11-24",
+            "2025-11-24T16:08:09",
+            "0001-01-01T00:00:00Z",
+            "2025-13-01T00:00:00Z",
+            "2025-01-01T24:00:00Z",
+            "2025-01-01T00:00:00.Z",
+            "2025-01-01T00:00:00.x1Z",
+            "2025-01-01T00:00:00+1:0x",
+            "1970-01-01T00:00:00+00:01",
+            "+2025-01-01T00:00:00Z",
+        ] {
+            assert_eq!(Timestamp::parse(wrong), None, "{wrong}");
         }
     }
 

@@ -9,6 +9,7 @@
 pub mod address;
 mod connector;
 mod error;
+pub mod fetch;
 pub mod proxy;
 pub mod tls;
 
@@ -29,6 +30,8 @@ use connector::Connector;
 
 pub use address::Policy;
 pub use error::Error;
+pub use fetch::Fetch;
+pub use fetch::FetchSettings;
 pub use proxy::Proxies;
 pub use tls::Trust;
 

@@ -10,6 +10,8 @@ use http::Uri;
 use http::header::PROXY_AUTHORIZATION;
 use hyper_util::client::proxy::matcher::Matcher;
 
+use crate::config;
+
 use super::address::Origin;
 
 /// Which proxy leads where. Cheap to clone.
@@ -64,6 +66,13 @@ impl Proxies {
             None => None,
         };
         Some(Self(Arc::new(Choice::One(Proxy { uri, authorization }))))
+    }
+
+    /// The one that the configuration names, or what the environment says; `None` where its URL is no URI.
+    pub fn configured(proxy: Option<&config::upstream::Proxy>) -> Option<Self> {
+        let Some(proxy) = proxy else { return Some(Self::environment()) };
+        let credential = proxy.credential.as_ref().map(|(user, password)| (user.as_str(), password.reveal()));
+        Self::one(&proxy.url, credential)
     }
 
     /// The proxy for a destination.

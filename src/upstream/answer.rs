@@ -13,6 +13,7 @@ use hyper::body::Incoming as Frames;
 use serde::Deserialize;
 use tokio::time::timeout;
 
+use crate::net::fetch::link;
 use crate::oci::Descriptor;
 use crate::oci::Digest;
 use crate::oci::MediaType;
@@ -242,12 +243,7 @@ pub(super) fn tags(answer: &Answer) -> Result<Page<Tag>> {
 
 /// The link to the next page (RFC 8288), where there is one.
 fn next(answer: &Answer, last: Option<&str>) -> Option<Next> {
-    let links = answer.headers.get_all(header::LINK).iter().filter_map(|value| value.to_str().ok());
-    let target =
-        links.filter_map(|link| link.trim().strip_prefix('<')?.split_once('>')).find_map(|(target, rest)| {
-            let mut parameters = rest.split([';', ',']).map(|part| part.trim().to_ascii_lowercase());
-            parameters.any(|part| part == "rel=\"next\"" || part == "rel=next").then_some(target)
-        })?;
+    let target = link(&answer.headers, "next")?;
     let query = target.split('#').next().and_then(|target| target.split_once('?')).map_or("", |(_, query)| query);
     let mut pairs = url::form_urlencoded::parse(query.as_bytes());
     let is_by_name = last.is_some() && pairs.any(|(key, value)| key == "last" && Some(&*value) == last);

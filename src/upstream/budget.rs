@@ -8,10 +8,10 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use http::HeaderMap;
-use http::header::RETRY_AFTER;
 use tokio::time::Instant;
 
 use crate::clock::Timestamp;
+use crate::net::fetch::retry_after;
 
 use super::Error;
 use super::Fault;
@@ -140,16 +140,6 @@ fn quota(headers: &HeaderMap, name: &str) -> Option<(u64, Option<Duration>)> {
     let count = parts.next()?.trim().parse().ok()?;
     let window = parts.find_map(|part| part.trim().strip_prefix("w=")?.parse().ok()).map(Duration::from_secs);
     Some((count, window))
-}
-
-/// `Retry-After`, as seconds or as a date (RFC 9110, 10.2.3).
-pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
-    }
-    let date = httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
-    Some(date.saturating_sub(Duration::from_millis(now.0)).min(RETRY_AFTER_MAX))
 }
 
 #[cfg(test)]

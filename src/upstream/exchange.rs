@@ -21,11 +21,12 @@ use url::Url;
 
 use crate::net;
 use crate::net::address::Origin;
+use crate::net::fetch::is_encoded;
+use crate::net::fetch::retry_after;
 
 use super::Error;
 use super::Fault;
 use super::NoConnection;
-use super::budget;
 use super::circuit::Admission;
 use super::circuit::Part;
 use super::endpoints::Core;
@@ -266,7 +267,7 @@ impl Session<'_> {
             return Ok(None);
         }
         if !status.is_success() {
-            let after = budget::retry_after(answer.headers(), self.core.clock.now());
+            let after = retry_after(answer.headers(), self.core.clock.now());
             let fault = match status {
                 StatusCode::TOO_MANY_REQUESTS => Fault::RateLimited,
                 StatusCode::RANGE_NOT_SATISFIABLE => Fault::Unusable,
@@ -373,11 +374,6 @@ fn redirected(from: &Url, headers: &HeaderMap) -> Result<Url, Error> {
         return Err(refused("its target carries a user or a password"));
     }
     Ok(url)
-}
-
-fn is_encoded(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(header::CONTENT_ENCODING).into_iter();
-    codings.any(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
 }
 
 /// Reads the rest of a small body, so that its connection can be used again.

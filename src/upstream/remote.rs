@@ -82,13 +82,8 @@ impl Remote {
                 unusable(&format!("its ca_file {} can't be used", file.path.display())).caused_by(error)
             })?,
         };
-        let proxies = match &config.proxy {
-            None => net::Proxies::environment(),
-            Some(proxy) => {
-                let credential = proxy.credential.as_ref().map(|(user, password)| (user.as_str(), password.reveal()));
-                net::Proxies::one(&proxy.url, credential).ok_or_else(|| unusable("its proxy can't be used"))?
-            }
-        };
+        let proxies = net::Proxies::configured(config.proxy.as_ref());
+        let proxies = proxies.ok_or_else(|| unusable("its proxy can't be used"))?;
         let limits = config.limits.clone();
         let client = net::Client::new(net::Options {
             policy: net::Policy::new(&config.endpoints, &config.may_connect_to),

@@ -21,11 +21,11 @@ use url::Url;
 use url::form_urlencoded;
 
 use crate::net::address::Origin;
+use crate::net::fetch::retry_after;
 use crate::oci::Digest;
 
 use super::Error;
 use super::Fault;
-use super::budget;
 use super::circuit::Part;
 use super::credential::Login;
 use super::endpoints::Core;
@@ -197,11 +197,11 @@ impl Core {
                 return Err(Failed::uncounted(error(Fault::Denied, "it does not give one to anybody"), Part::Token));
             }
             (StatusCode::TOO_MANY_REQUESTS, _) => {
-                let after = budget::retry_after(&headers, self.clock.now()).unwrap_or(RATE_LIMITED);
+                let after = retry_after(&headers, self.clock.now()).unwrap_or(RATE_LIMITED);
                 return Err(Failed::new(error(Fault::RateLimited, "it said 429").after(Some(after)), Part::Token));
             }
             (status, _) if status.is_server_error() => {
-                let after = budget::retry_after(&headers, self.clock.now());
+                let after = retry_after(&headers, self.clock.now());
                 let error = error(Fault::Status(status.as_u16()), &format!("it answered {status}")).after(after);
                 return Err(Failed::new(error, Part::Token));
             }
