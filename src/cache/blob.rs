@@ -244,7 +244,8 @@ impl Cache {
             _ => None,
         };
         let (size, length) = (passed.size, extent.map(|e| e.length()).or(passed.size));
-        let content = Content::Stream { bytes: passed.stream(extent), length };
+        let content =
+            Content::Stream { bytes: passed.stream(extent, (self.alarm.clone(), repository.clone())), length };
         Ok(Served { content: Blob { content, size, extent }, status: CacheStatus::new(Source::PassThrough) })
     }
 }

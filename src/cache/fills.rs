@@ -16,9 +16,9 @@ use crate::store::Put;
 use crate::store::Store;
 use crate::store::spool::Spooled;
 use crate::tasks::Tasks;
-use crate::telemetry::Metrics;
 
 use super::Counted;
+use super::alarm::Alarm;
 use super::error::Error;
 use super::fill::Fill;
 use super::fill::Order;
@@ -45,7 +45,8 @@ struct Shared {
     turns: Semaphore,
     store: Store,
     tasks: Tasks,
-    metrics: Arc<Metrics>,
+    /// Told of bytes that are not what was asked for; counts.
+    alarm: Alarm,
     /// Told after each commit, so that the evictor looks at the size.
     grown: Arc<tokio::sync::Notify>,
     /// What was just written needs no second look.
@@ -57,7 +58,7 @@ impl Fills {
     pub(super) fn new(
         store: Store,
         tasks: Tasks,
-        metrics: Arc<Metrics>,
+        alarm: Alarm,
         limits: &Limits,
         grown: Arc<tokio::sync::Notify>,
         sound: Arc<Sound>,
@@ -69,7 +70,7 @@ impl Fills {
             turns: Semaphore::new(limits.fills as usize),
             store,
             tasks,
-            metrics,
+            alarm,
             grown,
             sound,
         };
@@ -100,7 +101,7 @@ impl Fills {
         under_way.insert(order.digest, Arc::clone(&fill));
         drop(under_way);
         let over = Over { fills: self.clone(), digest: order.digest };
-        let counted = Counted::new(&self.shared.metrics, "blob");
+        let counted = Counted::new(&self.shared.alarm.metrics, "blob");
         let work = Self::run(self.clone(), Arc::clone(&fill), order.digest);
         self.shared.tasks.spawn("fill", async move {
             let _over = over;
@@ -127,10 +128,11 @@ impl Fills {
             // Nobody follows it any more, and an upstream may take for ever.
             () = stopping.cancelled() => return fill.give_up(),
         };
-        shared.metrics.fill_seconds(began.elapsed().as_secs_f64());
+        shared.alarm.metrics.fill_seconds(began.elapsed().as_secs_f64());
         let verified = match outcome {
             Ok(verified) => verified,
             Err(error) => {
+                let error = shared.alarm.heard(fill.repository(), error);
                 if !fill.is_asked_for() && error.was_asked() {
                     let (repository, cause) = (fill.repository(), crate::telemetry::chain(&error));
                     tracing::debug!(%digest, %repository, error = %cause, "a blob could not be fetched ahead");

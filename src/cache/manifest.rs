@@ -187,7 +187,7 @@ impl Cache {
         reference: &Reference,
     ) -> Result<Fetched, Error> {
         let raw = proxied.upstream.manifest(ask, reference).await?.ok_or(Error::ManifestUnknown)?;
-        let fetched = Self::checked(reference, raw)?;
+        let fetched = Self::checked(reference, raw).map_err(|error| self.alarm.heard(repository, error))?;
         self.recent.insert((repository.clone(), fetched.digest), fetched.body());
         for child in fetched.manifest.links.children() {
             self.expected.insert((repository.clone(), child.digest), child.size);

@@ -4,6 +4,7 @@
 //! a [`Grant`](crate::access::Grant) only. Whatever moves bytes from an upstream to the store is in `fill`.
 
 mod ahead;
+mod alarm;
 mod blob;
 mod claims;
 mod error;
@@ -28,6 +29,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::config::limits::Limits;
+use crate::events::Events;
 use crate::oci::Digest;
 use crate::oci::Reference;
 use crate::oci::RepositoryKey;
@@ -57,6 +59,7 @@ pub use status::Source;
 pub use status::View;
 pub use tag::Refreshed;
 
+use alarm::Alarm;
 use fills::Fills;
 use flight::Flights;
 use sound::Sound;
@@ -95,6 +98,8 @@ pub struct Cache {
     clock: Clock,
     tasks: Tasks,
     metrics: Arc<Metrics>,
+    /// Told of bytes that are not what was asked for.
+    alarm: Alarm,
     fills: Fills,
     /// Manifests being fetched by digest.
     manifests: Flights<(RepositoryKey, Digest), Result<ManifestBody, Error>>,
@@ -128,8 +133,10 @@ impl Cache {
         clock: Clock,
         tasks: Tasks,
         metrics: Arc<Metrics>,
+        events: Events,
         limits: Limits,
     ) -> Self {
+        let alarm = Alarm { metrics: Arc::clone(&metrics), events };
         let grown = Arc::new(Notify::new());
         let sound = Arc::new(Sound::new(EXPECTED_MAX));
         Self {
@@ -139,7 +146,7 @@ impl Cache {
             fills: Fills::new(
                 store.clone(),
                 tasks.clone(),
-                Arc::clone(&metrics),
+                alarm.clone(),
                 &limits,
                 Arc::clone(&grown),
                 Arc::clone(&sound),
@@ -152,6 +159,7 @@ impl Cache {
             recent: Arc::new(Bounded::with_weighter(RECENT_MAX, RECENT_BYTES, BodyBytes)),
             looked_after: Arc::new(Bounded::new(EXPECTED_MAX)),
             ahead: Arc::new(Semaphore::new(limits.prefetch as usize)),
+            alarm,
             grown,
             store,
             repositories,

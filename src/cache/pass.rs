@@ -12,6 +12,7 @@ use crate::body::ByteStream;
 use crate::body::Parts;
 use crate::oci::Digest;
 use crate::oci::Hasher;
+use crate::oci::RepositoryKey;
 use crate::oci::range::Extent;
 use crate::repository::Proxied;
 use crate::store::spool::HELD_BACK_BYTES;
@@ -19,6 +20,7 @@ use crate::upstream;
 use crate::upstream::Ask;
 use crate::upstream::Wanted;
 
+use super::alarm::Alarm;
 use super::error::Error;
 
 /// A transfer that has begun.
@@ -49,6 +51,8 @@ struct Passing {
     body: BoxStream<'static, Result<Bytes, upstream::Error>>,
     hasher: Option<Hasher>,
     digest: Digest,
+    /// Told where they are wrong, with the repository.
+    alarm: (Alarm, RepositoryKey),
     /// Bytes that may not go out before the digest is known to be right.
     held_back: VecDeque<Bytes>,
     held_back_bytes: u64,
@@ -60,11 +64,12 @@ struct Passing {
 
 impl Passed {
     /// The bytes of `extent`, or all of them; the last 64 KiB go out when the digest is known to be right.
-    pub(super) fn stream(self, extent: Option<Extent>) -> ByteStream {
+    pub(super) fn stream(self, extent: Option<Extent>, alarm: (Alarm, RepositoryKey)) -> ByteStream {
         let passing = Passing {
             hasher: Some(Hasher::new(self.digest.algorithm())),
             body: self.body,
             digest: self.digest,
+            alarm,
             held_back: VecDeque::new(),
             held_back_bytes: 0,
             at: 0,
@@ -102,7 +107,10 @@ impl Parts for Passing {
                 None => {
                     let got = self.hasher.take().map(Hasher::finish);
                     if got != Some(self.digest) {
-                        return Err(io::Error::other(Error::WrongBytes { wanted: self.digest }));
+                        let (alarm, repository) = &self.alarm;
+                        return Err(io::Error::other(
+                            alarm.heard(repository, Error::WrongBytes { wanted: self.digest }),
+                        ));
                     }
                 }
             }

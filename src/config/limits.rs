@@ -49,6 +49,8 @@ pub struct Limits {
     pub absent_entries: u32,
     /// Popular tags that are revalidated before they go stale; 0 turns that off.
     pub popular_tags: u32,
+    /// Events that wait for whoever is told of them; beyond it the oldest are lost.
+    pub events: u32,
     /// Verified passwords and visibility decisions kept in memory.
     pub decisions: u32,
     /// How long a verified password is remembered.
@@ -88,6 +90,7 @@ impl Default for Limits {
             absent: Duration::from_secs(10),
             absent_entries: 10_000,
             popular_tags: 1_000,
+            events: 1_000,
             decisions: 10_000,
             password_memory: Duration::from_mins(5),
             password_checks: 2,
@@ -121,6 +124,7 @@ impl Limits {
         table.set("absent", &mut self.absent, |value| at_most(value, Duration::from_secs(10), "10s"));
         table.set("absent_entries", &mut self.absent_entries, Value::count);
         table.set("popular_tags", &mut self.popular_tags, Value::count);
+        table.set("events", &mut self.events, Value::at_least_one);
         table.set("decisions", &mut self.decisions, Value::at_least_one);
         table.set("password_memory", &mut self.password_memory, Value::duration);
         table.set("password_checks", &mut self.password_checks, Value::at_least_one);

@@ -8,7 +8,7 @@ use ring::rand::SecureRandom;
 use ring::rand::SystemRandom;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::sync::watch;
+use tokio::sync::watch::Receiver;
 
 use crate::access::Access;
 use crate::access::Signing;
@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::Reload;
 use crate::config::client;
+use crate::events::Events;
 use crate::net::Trust;
 use crate::push::Push;
 use crate::report::Facts;
@@ -49,6 +50,7 @@ use super::Listener;
 use super::Shutdown;
 use super::Site;
 use super::TlsError;
+use super::watch;
 
 /// Connections of the admin listener: people and scrapers.
 const ADMIN_CONNECTIONS: usize = 256;
@@ -80,7 +82,7 @@ pub struct App {
     pub registry: Vec<SocketAddr>,
     /// The admin listener's address, as it was bound.
     pub admin: SocketAddr,
-    config: watch::Receiver<Arc<Config>>,
+    config: Receiver<Arc<Config>>,
     logging: Option<Logging>,
     sockets: Vec<TcpListener>,
     admin_socket: TcpListener,
@@ -95,6 +97,7 @@ pub struct App {
     api: Arc<Api>,
     tasks: Tasks,
     metrics: Arc<Metrics>,
+    events: Events,
     shutdown: Shutdown,
 }
 
@@ -102,7 +105,7 @@ pub struct App {
 /// Nothing is asked of any upstream.
 ///
 /// `logging` follows the configuration's filter where it is given.
-pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging>, clock: Clock) -> Result<App, Error> {
+pub async fn build(config: Receiver<Arc<Config>>, logging: Option<Logging>, clock: Clock) -> Result<App, Error> {
     let now = Arc::clone(&config.borrow());
     let (tasks, metrics) = (Tasks::new(), Arc::new(Metrics::new()));
     let options = StoreOptions { store: now.store.clone(), lease: now.gc.lease };
@@ -112,19 +115,13 @@ pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging
     let registry: Vec<SocketAddr> = sockets.iter().filter_map(|s| s.local_addr().ok()).collect();
     let admin = admin_socket.local_addr().unwrap_or(now.admin.listen);
     let certificates = now.tls.as_ref().map(Certificates::new).transpose().map_err(Error::Tls)?.map(Arc::new);
-    let repositories = Repositories::new(&settings(&now, &registry), upstreams(&clock, &tasks, &metrics));
+    let deps = deps(&now, &clock, &tasks, &metrics);
+    let repositories = Repositories::new(&settings(&now, &registry), upstreams(deps.clone()));
     let repositories = Arc::new(repositories.map_err(Error::Repositories)?);
     let signing = Signing { key: token_key(&store).await?, clock: clock.clone() };
     let access = Access::new(&now.access, &now.limits, Arc::clone(&repositories), Arc::clone(&metrics), signing);
     let access = Arc::new(access);
-    let cache = Cache::new(
-        store.clone(),
-        Arc::clone(&repositories),
-        clock.clone(),
-        tasks.clone(),
-        Arc::clone(&metrics),
-        now.limits.clone(),
-    );
+    let cache = cache(&now, &store, &repositories, &deps);
     let facts = Facts { listen: registry.clone(), store: now.store.path.clone(), max_bytes: now.store.max_size };
     let scrub = Scrub::new(store.clone(), clock.clone(), tasks.clone(), now.scrub.rate);
     let views = views(&now, &store, &clock, &tasks, &metrics);
@@ -168,6 +165,7 @@ pub async fn build(config: watch::Receiver<Arc<Config>>, logging: Option<Logging
         api,
         tasks,
         metrics,
+        events: deps.events,
         shutdown: Shutdown::new(),
     })
 }
@@ -200,6 +198,7 @@ impl App {
         self.tasks.spawn("run-keeper", self.views.runs.clone().keep());
         self.tasks.spawn("scrub-keeper", self.scrub.clone().keep(now.scrub.every));
         self.tasks.spawn("uploads", self.push.keep_ending());
+        self.tasks.spawn("room", watch::room(self.store.pressure(), self.events.clone(), self.tasks.stopping()));
         self.tasks.spawn("reload", self.follow_configuration());
         let files = usize::try_from(super::files_allowed() / 2).unwrap_or(usize::MAX);
         let places = Arc::new(Semaphore::new((now.limits.connections as usize).min(files)));
@@ -315,8 +314,20 @@ fn settings(config: &Config, registry: &[SocketAddr]) -> Settings {
     }
 }
 
-/// Makes the clients of upstreams. The authorities of the machine are read once.
-fn upstreams(clock: &Clock, tasks: &Tasks, metrics: &Arc<Metrics>) -> repository::Build {
-    let deps = Deps { clock: clock.clone(), tasks: tasks.clone(), metrics: Arc::clone(metrics), trust: Trust::load() };
+/// What everything that asks somebody else shares. The authorities of the machine are read once.
+fn deps(config: &Config, clock: &Clock, tasks: &Tasks, metrics: &Arc<Metrics>) -> Deps {
+    let counted = Arc::clone(metrics);
+    let events = Events::new(config.limits.events, Arc::new(move |count| counted.events_lost(count)));
+    let (clock, tasks, metrics) = (clock.clone(), tasks.clone(), Arc::clone(metrics));
+    Deps { clock, metrics, tasks, events, trust: Trust::load() }
+}
+
+/// Makes the clients of upstreams.
+fn upstreams(deps: Deps) -> repository::Build {
     Box::new(move |settings| Remote::open(&settings.host, settings, &deps))
+}
+
+fn cache(config: &Config, store: &Store, repositories: &Arc<Repositories>, deps: &Deps) -> Cache {
+    let Deps { clock, metrics, tasks, events, .. } = deps.clone();
+    Cache::new(store.clone(), Arc::clone(repositories), clock, tasks, metrics, events, config.limits.clone())
 }

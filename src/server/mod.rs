@@ -9,6 +9,7 @@ mod listener;
 mod sending;
 mod shutdown;
 mod tls;
+mod watch;
 mod wire;
 
 #[cfg(test)]

@@ -143,6 +143,7 @@ pub struct Metrics {
     runs: Gauge,
     run_pins: Gauge,
     runs_refused: Family<ReasonLabel, Counter>,
+    events_lost: Counter,
     panics: Counter,
 }
 
@@ -184,6 +185,7 @@ impl Metrics {
             runs: Gauge::default(),
             run_pins: Gauge::default(),
             runs_refused: Family::default(),
+            events_lost: Counter::default(),
             panics: Counter::default(),
         };
         new.registered()
@@ -232,6 +234,7 @@ impl Metrics {
         list.register("runs", "Runs of pipelines that live", self.runs.clone());
         list.register("run_pins", "Tags that those runs saw", self.run_pins.clone());
         list.register("runs_refused", "Answers refused because a run had no room", self.runs_refused.clone());
+        list.register("events_lost", "Events that were not told, because too many came", self.events_lost.clone());
         list.register("panics", "Requests that failed by a fault of the program", self.panics.clone());
         self
     }
@@ -379,6 +382,11 @@ impl Metrics {
     /// There was no room for another run (`runs`), or for another tag in one (`tags`).
     pub fn run_refused(&self, reason: &'static str) {
         self.runs_refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// So many events were not told, because too many came.
+    pub fn events_lost(&self, count: u64) {
+        self.events_lost.inc_by(count);
     }
 
     /// A request failed by a fault of the program.

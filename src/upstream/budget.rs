@@ -101,6 +101,13 @@ impl Budget {
         Some((remaining, limit))
     }
 
+    /// Whether so little is left that nothing is fetched ahead any more.
+    pub(super) fn is_low(&self) -> bool {
+        let inner = self.lock();
+        let kept = inner.limit.map(|limit| limit.saturating_mul(KEPT_FROM_WARM) / 100);
+        kept.zip(inner.remaining).is_some_and(|(kept, remaining)| remaining <= kept)
+    }
+
     /// It said 429. Returns how long it is closed.
     pub(super) fn close(&self, headers: &HeaderMap, now: Instant, wall: Timestamp) -> Duration {
         let asked = retry_after(headers, wall);

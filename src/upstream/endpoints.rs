@@ -10,6 +10,7 @@ use url::Url;
 
 use crate::clock::Clock;
 use crate::config::upstream::UpstreamLimits;
+use crate::events::Events;
 use crate::net::Client;
 use crate::net::address::Origin;
 use crate::tasks::Tasks;
@@ -58,6 +59,7 @@ pub(super) struct Core {
     pub(super) limits: UpstreamLimits,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) events: Events,
     pub(super) tasks: Tasks,
 }
 

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio::time::timeout_at;
 use url::Url;
 
+use crate::events::Event;
 use crate::net;
 use crate::net::address::Origin;
 use crate::net::fetch::is_encoded;
@@ -29,6 +30,7 @@ use super::Fault;
 use super::NoConnection;
 use super::circuit::Admission;
 use super::circuit::Part;
+use super::credential::Login;
 use super::endpoints::Core;
 use super::endpoints::Endpoint;
 use super::gate::Place;
@@ -167,6 +169,23 @@ impl Endpoint {
 }
 
 impl Core {
+    /// Tells what is left of the budget.
+    fn note_budget(&self, remaining: u64, limit: Option<u64>, is_low: bool) {
+        self.metrics.budget(&self.host, remaining);
+        if let Some(limit) = limit {
+            self.metrics.budget_limit(&self.host, limit);
+        }
+        if is_low {
+            self.events.emit(Event::BudgetLow { upstream: self.host.clone(), remaining });
+        }
+    }
+
+    /// Takes note that the credential was refused.
+    pub(super) fn credential_refused(&self, login: &Login) {
+        self.credentials.refused(login);
+        self.events.emit(Event::CredentialRejected { upstream: self.host.clone() });
+    }
+
     /// Sends one request and counts it.
     pub(super) async fn send(
         &self,
@@ -228,10 +247,7 @@ impl Session<'_> {
             let status = answer.status();
             if part == Part::Registry {
                 if let Some((remaining, limit)) = budget.note(answer.headers(), Instant::now()) {
-                    self.core.metrics.budget(&self.core.host, remaining);
-                    if let Some(limit) = limit {
-                        self.core.metrics.budget_limit(&self.core.host, limit);
-                    }
+                    self.core.note_budget(remaining, limit, budget.is_low());
                 }
                 if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
                     let headers = answer.headers().clone();

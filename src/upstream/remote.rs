@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::config::upstream::Upstream as Config;
+use crate::events::Events;
 use crate::net;
 use crate::oci::Descriptor;
 use crate::oci::Digest;
@@ -57,6 +58,8 @@ pub struct Deps {
     pub metrics: Arc<Metrics>,
     /// Where its background work runs.
     pub tasks: Tasks,
+    /// Told of refused credentials and of budgets that end.
+    pub events: Events,
     /// The authorities that are trusted where the configuration names none.
     pub trust: net::Trust,
 }
@@ -105,6 +108,7 @@ impl Remote {
             limits,
             clock: deps.clock.clone(),
             metrics: Arc::clone(&deps.metrics),
+            events: deps.events.clone(),
             tasks: deps.tasks.clone(),
         };
         Ok(Arc::new(Self { core: Arc::new(core), config: config.clone(), cursors: Cursors::default() }))

@@ -189,7 +189,7 @@ impl<'a> Session<'a> {
         if self.renews_first() && self.core.credentials.is_renewable() && self.renew_login(&login).await?.is_some() {
             return Ok(());
         }
-        self.core.credentials.refused(&login);
+        self.core.credential_refused(&login);
         let message = format!("{} refused the configured credential", self.endpoint.origin.host());
         Err(Failed::uncounted(Error::new(Fault::CredentialRefused, message), Part::Registry))
     }

@@ -221,7 +221,7 @@ impl Core {
     }
 
     fn refused(&self, host: &str, login: &Login) -> Failed {
-        self.credentials.refused(login);
+        self.credential_refused(login);
         let message = format!("asking {host} for a token: it refused the configured credential");
         Failed::uncounted(Error::new(Fault::CredentialRefused, message), Part::Token)
     }

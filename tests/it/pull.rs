@@ -136,6 +136,8 @@ async fn a_wrong_byte_never_makes_a_complete_blob() {
     let answer = larder.blob("library/app", &small).await;
     assert_eq!((answer.status, answer.complete), (502, true));
     assert!(crate::support::larder::files(&larder.data().join("blobs")).is_empty(), "nothing wrong is kept");
+    let metrics = larder.get("/metrics").await;
+    assert!(String::from_utf8_lossy(&metrics.body).contains("\nlarder_verify_failures_total 2\n"), "each is counted");
     upstream.unscript();
     assert!(larder.blob("library/app", &digest).await.body[..] == bytes[..]);
     assert!(larder.blob("library/app", &small).await.body[..] == small_bytes[..]);

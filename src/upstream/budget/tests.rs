@@ -31,6 +31,7 @@ fn warming_stops_first_then_revalidation_never_clients() {
         let said = format!("{remaining};w=21600");
         budget.note(&headers(&[("ratelimit-limit", "100;w=21600"), ("ratelimit-remaining", &said)]), now);
         assert_eq!(budget.admit(Priority::Warm, true, now).is_ok(), warm, "{remaining}");
+        assert_eq!(budget.is_low(), !warm, "{remaining}");
         assert_eq!(budget.admit(Priority::Revalidate, true, now).is_ok(), revalidate, "{remaining}");
         assert!(budget.admit(Priority::Client, true, now).is_ok());
         assert!(budget.admit(Priority::Warm, false, now).is_ok(), "what is free is not held back");

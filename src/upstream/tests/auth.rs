@@ -11,15 +11,18 @@ use super::server::Asked;
 use super::server::Reply;
 use super::server::Server;
 use super::server::ask;
+use super::server::deps;
 use super::server::open;
 use super::server::reply;
 use crate::config::Secret;
 use crate::config::upstream::Credential;
+use crate::events::Event;
 use crate::oci::MediaType;
 use crate::oci::Reference;
 use crate::upstream::Ask;
 use crate::upstream::Fault;
 use crate::upstream::Identity;
+use crate::upstream::Remote;
 
 pub(super) fn basic(username: &str, password: &str) -> Credential {
     Credential::Basic { username: username.to_owned(), password: Secret::new(password) }
@@ -152,13 +155,17 @@ async fn a_credential_that_is_refused_counts_as_unavailable_and_rests() {
     let server = Server::start(guarded).await;
     let mut config = server.config();
     config.credential = Some(basic("ci", "wrong-password"));
-    let upstream = open(&config);
+    let deps = deps();
+    let mut heard = deps.events.subscribe();
+    let upstream = Remote::open("reg.test", &config, &deps).unwrap();
     for _ in 0..6 {
         let refused = upstream.manifest(&ask("acme/app"), &tag()).await.unwrap_err();
         assert_eq!(refused.fault(), Fault::CredentialRefused);
         assert!(refused.is_unavailable() && !format!("{refused:?}").contains("wrong-password"));
     }
     assert_eq!(server.count("/token"), 3, "then it rests");
+    let rejected = Event::CredentialRejected { upstream: "reg.test".to_owned() };
+    assert_eq!(heard.next().await, Some(rejected), "somebody may hear of it");
     assert!(upstream.state().credential_refused);
 }
 

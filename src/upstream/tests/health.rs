@@ -7,10 +7,12 @@ use super::server::Reply;
 use super::server::Server;
 use super::server::ask;
 use super::server::config;
+use super::server::deps;
 use super::server::nobody;
 use super::server::open;
 use super::server::reply;
 use super::server::silence;
+use crate::events::Event;
 use crate::oci::Digest;
 use crate::oci::MediaType;
 use crate::oci::Reference;
@@ -19,6 +21,7 @@ use crate::upstream::Fault;
 use crate::upstream::Health;
 use crate::upstream::NoConnection;
 use crate::upstream::Priority;
+use crate::upstream::Remote;
 use crate::upstream::Upstream;
 use crate::upstream::Wanted;
 
@@ -175,8 +178,12 @@ async fn warming_stops_when_the_quota_runs_low() {
         manifest().header("ratelimit-limit", "100;w=21600").header("ratelimit-remaining", "10;w=21600")
     })
     .await;
-    let upstream = open(&server.config());
+    let deps = deps();
+    let mut heard = deps.events.subscribe();
+    let upstream = Remote::open("reg.test", &server.config(), &deps).unwrap();
     assert!(upstream.manifest(&ask("a"), &tag()).await.unwrap().is_some());
+    let low = Event::BudgetLow { upstream: "reg.test".to_owned(), remaining: 10 };
+    assert_eq!(heard.next().await, Some(low), "somebody may hear of it");
     let warm = Ask { priority: Priority::Warm, ..ask("a") };
     assert_eq!(fault(&upstream, &warm).await, Fault::RateLimited);
     assert!(upstream.manifest(&ask("a"), &tag()).await.unwrap().is_some());

@@ -28,6 +28,7 @@ use url::Url;
 
 use crate::clock::Clock;
 use crate::config::upstream::Upstream as Config;
+use crate::events::Events;
 use crate::net::Trust;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
@@ -246,7 +247,8 @@ pub(super) fn config(endpoints: &[&str]) -> Config {
 }
 
 pub(super) fn deps() -> Deps {
-    Deps { clock: Clock::system(), metrics: Arc::new(Metrics::new()), tasks: Tasks::new(), trust: Trust::nobody() }
+    let (metrics, events) = (Arc::new(Metrics::new()), Events::new(16, Arc::new(|_| ())));
+    Deps { clock: Clock::system(), metrics, tasks: Tasks::new(), events, trust: Trust::nobody() }
 }
 
 pub(super) fn open(config: &Config) -> Arc<dyn Upstream> {
