@@ -129,6 +129,42 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
             "larder.yaml:1:11: timezone: `Europe/Berln` is not a time zone; write UTC, or a name of the IANA database like Europe/Berlin",
         ),
         (
+            "retention: { policies: [{ name: all, repositories: [\"cache/**\"], select: [all], keep: [] }] }\n",
+            "larder.yaml:1:87: retention.policies[0].keep: nothing would be kept: a policy needs at least one item of keep, like { newest: 3 }",
+        ),
+        (
+            "retention: { policies: [{ name: all, repositories: [\"cache/**\"], select: [all], keep: [{}] }] }\n",
+            "larder.yaml:1:88: retention.policies[0].keep[0]: an item of keep says what keeps a tag, like { newest: 3 } or { pushed_within: 7d }",
+        ),
+        (
+            "retention: { policies: [{ name: all, repositories: [\"cache/**\"], keep: [{ newest: 0 }] }] }\n",
+            "larder.yaml:1:25: retention.policies[0]: `select` is missing\nlarder.yaml:1:83: retention.policies[0].keep[0].newest: must be at least 1",
+        ),
+        (
+            "retention: { policies: [{ name: all, repositories: [\"cache/**\"], select: [\"pr-*\"], keep: [{ newest: 1 }] }] }\n",
+            "larder.yaml:1:75: retention.policies[0].select[0]: `pr-*` is a pattern, and select takes templates: write a name in braces for what varies, like pr-{number}",
+        ),
+        (
+            "retention: { policies: [{ name: all, repositories: [\"cache/**\"], select: [all], count_by: brnch, keep: [{ newest: 1 }] }] }\n",
+            "larder.yaml:1:91: retention.policies[0].count_by: no template of select says what `brnch` is; valid are repository",
+        ),
+        (
+            "retention: { policies: [{ name: all, repositories: [\"cache/**\"], select: [all], keep: [{ branch_alive: { forge: github, repository: \"acme/{repo}\" } }] }] }\n",
+            "larder.yaml:1:25: retention.policies[0]: nothing says what `{repo}` of the forge's repository is in `cache/**`; name it there, like cache/{repo}",
+        ),
+        (
+            "retention: { policies: [{ name: all, repositories: [\"*.io/**\"], select: [all], keep: [{ newest: 1 }] }] }\n",
+            "larder.yaml:1:53: retention.policies[0].repositories[0]: `*.io` is a pattern of hosts; write each registry out",
+        ),
+        (
+            "retention: { protect: [latest] }\n",
+            "larder.yaml:1:24: retention.protect[0]: `latest` protects no tag: the pattern is compared with repository:tag; write latest:* for all tags of latest, or **:latest for the tag in every repository",
+        ),
+        (
+            "retention: { price: { storage_gib_month: 0,10 } }\n",
+            "larder.yaml:1:44: retention.price.10: unknown key `10`; valid are storage_gib_month, egress_gib",
+        ),
+        (
             "hosted: [\"**\"]\n",
             "larder.yaml:1:10: hosted[0]: this would make every repository hosted, and no image would come from the default upstream",
         ),
@@ -566,4 +602,42 @@ fn the_configurations_in_the_documentation_load() {
         }
     }
     assert!(loaded >= 8, "{loaded} blocks were found");
+}
+
+const POLICY: &str = "
+retention:
+  policies:
+  - name: branches
+    repositories: [\"cache/{repo}\", \"ghcr.io/acme/{repo}\"]
+    select: [\"{branch|slug}-{sha:7}\", buildcache]
+    keep: [{ newest: 3, pushed_within: 10d }, { tags: [\"v*\"] }]
+";
+
+#[test]
+fn a_policy_has_defaults_that_are_careful() {
+    let config = load(POLICY);
+    let [policy] = &config.retention.policies[..] else { panic!("one policy is there") };
+    assert_eq!(policy.grace, Duration::from_hours(24));
+    assert_eq!(policy.at_most, config::retention::AtMost { deletes: 500, share: 50 });
+    assert_eq!(policy.count_by, config::retention::CountBy::Variable("branch".to_owned()));
+    assert_eq!(config.retention.mode, config::retention::Mode::Report);
+    assert_eq!(config.retention.schedule, None);
+    let items: Vec<String> = policy.keep.iter().map(ToString::to_string).collect();
+    assert_eq!(items, ["newest: 3, pushed_within: 10d", "tags: [v*]"]);
+}
+
+#[test]
+fn a_policy_that_can_know_no_branch_deserves_a_remark() {
+    let text = POLICY.replace("- name: branches", "- name: all").replace(
+        "keep: [{ newest: 3, pushed_within: 10d }, { tags: [\"v*\"] }]",
+        "keep: [{ branch_alive: { file: branches.txt } }]",
+    );
+    let loaded = load_with(&text.replace("buildcache", "\"sha-{sha}\""), &|_| None).unwrap();
+    let said: Vec<&str> = loaded.remarks.iter().map(|remark| remark.message.as_str()).collect();
+    assert_eq!(
+        said,
+        [
+            "the policy all asks for the branch, and of what `sha-{sha}` selects nothing says which it is: all of it is kept"
+        ]
+    );
 }

@@ -14,6 +14,7 @@ pub mod notify;
 mod reading;
 pub mod reload;
 pub mod repository;
+pub mod retention;
 pub mod secret;
 pub mod size;
 pub mod store;
@@ -46,6 +47,7 @@ pub use reading::Problem;
 pub use reload::Reload;
 pub use repository::Freshness;
 pub use repository::Hosted;
+pub use retention::Retention;
 pub use secret::Contents;
 pub use secret::Secret;
 pub use store::Gc;
@@ -96,6 +98,8 @@ pub struct Config {
     pub scrub: Scrub,
     /// The time zone of every schedule.
     pub timezone: TimeZoneName,
+    /// What goes and what stays.
+    pub retention: Retention,
     /// Who may do what.
     pub access: Access,
     /// Bounds.
@@ -232,6 +236,7 @@ impl Config {
             gc: Gc::default(),
             scrub: Scrub::default(),
             timezone: TimeZoneName::default(),
+            retention: Retention::default(),
             access: Access { anonymous: vec![Action::Pull, Action::Push, Action::Delete], ..Access::default() },
             limits: Limits::default(),
             telemetry: Telemetry::default(),
@@ -245,7 +250,7 @@ impl Config {
 
     fn read(&mut self, root: &Value<'_>, sources: &Sources) {
         let Some(mut table) = root.table() else { return };
-        table.later(&["index", "forges", "hooks", "warm", "retention", "notify"]);
+        table.later(&["index", "forges", "hooks", "warm", "notify"]);
         let listen = table.get("listen");
         let listen_place = place(listen.as_ref(), root, sources);
         if sources.listen.is_empty() {
@@ -269,6 +274,7 @@ impl Config {
         table.within("gc", |table| self.gc.read(table));
         table.within("scrub", |table| self.scrub.read(table));
         table.set("timezone", &mut self.timezone, |value| value.parsed(TimeZoneName::parse));
+        table.within("retention", |table| self.retention.read(table, &self.timezone));
         self.read_access(&mut table);
         table.within("limits", |table| self.limits.read(table));
         table.within("telemetry", |table| self.telemetry.read(table));

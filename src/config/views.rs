@@ -84,7 +84,7 @@ fn hosted_pattern(value: &Value<'_>) -> Option<Glob> {
 }
 
 /// A template that makes tags.
-fn tag_template(value: &Value<'_>) -> Option<Template> {
+pub(super) fn tag_template(value: &Value<'_>) -> Option<Template> {
     let template = value.parsed(|text| text.parse::<Template>().map_err(|error: TemplateError| error.to_string()))?;
     let whole = template.names().next().is_none();
     if template.literals().any(|text| text.contains(['/', ':', '@', '+']) || (whole && text.parse::<Tag>().is_err())) {

@@ -78,6 +78,23 @@ enum Part {
     Any,
 }
 
+impl Part {
+    fn is_star(&self) -> bool {
+        matches!(self, Self::Segment | Self::Any)
+    }
+
+    /// Whether there is a byte that both match.
+    fn shares_a_byte(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Literal(a), Self::Literal(b)) => a == b,
+            (Self::Literal(byte), Self::One | Self::Segment) | (Self::One | Self::Segment, Self::Literal(byte)) => {
+                !matches!(byte, b'/' | b':')
+            }
+            _ => true,
+        }
+    }
+}
+
 /// Why a text is not a glob.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GlobError {
@@ -156,6 +173,30 @@ impl Glob {
             Some(short) => short.matches(bytes),
             None => self.matches_long(bytes),
         }
+    }
+
+    /// Whether there is any name that both match.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let width = other.parts.len() + 1;
+        let mut seen = vec![false; (self.parts.len() + 1) * width];
+        let mut places = vec![(0, 0)];
+        while let Some((at, there)) = places.pop() {
+            let Some(seen) = seen.get_mut(at * width + there).filter(|seen| !**seen) else { continue };
+            *seen = true;
+            let (mine, its) = (self.parts.get(at), other.parts.get(there));
+            if mine.is_none() && its.is_none() {
+                return true;
+            }
+            // A star may match nothing more; and one byte may belong to both, where a star also stays.
+            places.extend(mine.filter(|part| part.is_star()).map(|_| (at + 1, there)));
+            places.extend(its.filter(|part| part.is_star()).map(|_| (at, there + 1)));
+            if let (Some(mine), Some(its)) = (mine, its)
+                && mine.shares_a_byte(its)
+            {
+                places.push((at + usize::from(!mine.is_star()), there + usize::from(!its.is_star())));
+            }
+        }
+        false
     }
 
     fn matches_long(&self, name: impl Iterator<Item = u8>) -> bool {
@@ -268,6 +309,25 @@ mod tests {
         assert_eq!("".parse::<Glob>(), Err(GlobError::Empty));
         assert_eq!("a***".parse::<Glob>(), Err(GlobError::Stars));
         assert_eq!("[a]".parse::<Glob>(), Err(GlobError::Character('[')));
+    }
+
+    #[test]
+    fn patterns_overlap_where_a_name_matches_both() {
+        for (a, b, want) in [
+            ("cache/**", "cache/app", true),
+            ("cache/**", "team/*", false),
+            ("cache/?*", "cache/**", true),
+            ("**:latest", "cache/app:*", true),
+            ("**:latest", "cache/app", false),
+            ("a*z", "*b*", true),
+            ("a/*", "a*", false),
+            ("a/**", "a*", false),
+            ("**", "*", true),
+            ("v?", "v12", false),
+        ] {
+            let (a, b): (Glob, Glob) = (a.parse().unwrap(), b.parse().unwrap());
+            assert_eq!((a.overlaps(&b), b.overlaps(&a)), (want, want), "{a} and {b}");
+        }
     }
 
     #[test]

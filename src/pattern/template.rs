@@ -172,6 +172,15 @@ impl Template {
         })
     }
 
+    /// What `value` is written as where the template has the variable `name`; none where it has none, or where it can't be
+    /// written so.
+    pub fn written(&self, name: &str, value: &str) -> Option<String> {
+        self.parts.iter().find_map(|part| match part {
+            Part::Variable { name: other, form } if **other == *name => form.written(value),
+            Part::Literal(_) | Part::Variable { .. } => None,
+        })
+    }
+
     /// The name that it makes of these values. None where a variable is unknown, or its value can't be written so: a
     /// commit's name that is too short, a branch of which a filter leaves nothing. Whether the result is a tag or a
     /// repository's name is for the caller to see: a value may hold anything.
