@@ -44,11 +44,14 @@ impl Cache {
     /// A blob, or a range of it, in the granted repository.
     pub async fn blob(&self, grant: &Grant, digest: &Digest, range: Option<ByteRange>) -> Result<Served<Blob>, Error> {
         let repository = grant.repository();
-        match self.held_blob(repository, digest, range).await? {
-            Some(served) => Ok(served),
+        let served = match self.held_blob(repository, digest, range).await? {
+            Some(served) => served,
             // Boxed, so that a hit is not as large in memory as a fill.
-            None => Box::pin(self.missed_blob(repository, digest, range)).await,
-        }
+            None => Box::pin(self.missed_blob(repository, digest, range)).await?,
+        };
+        let bytes = served.content.extent.map(|e| e.length()).or(served.content.size);
+        self.history.sent(repository, bytes.unwrap_or_default(), served.status.is_hit(), self.clock.now());
+        Ok(served)
     }
 
     async fn missed_blob(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::access::Grant;
+use crate::history::Use;
 use crate::oci::Digest;
 use crate::oci::Manifest;
 use crate::oci::MediaType;
@@ -110,12 +111,15 @@ impl Cache {
             return;
         }
         let now = self.clock.now();
+        let from_here = answer.status.is_hit();
+        let how = if purpose == Purpose::Pull { Use::Pulled { from_here } } else { Use::Resolved };
+        self.history.note(repository, tag, &answer.content.digest, how, now);
         self.store.used(repository, &answer.content.digest, now);
         if let Some(tag) = tag {
             self.store.used_tag(repository, tag, now);
         }
         if purpose == Purpose::Pull {
-            if answer.status.is_hit() {
+            if from_here {
                 self.metrics.saved_pull();
             }
             self.look_after(repository, &answer.content);

@@ -30,6 +30,7 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::config::limits::Limits;
 use crate::events::Events;
+use crate::history::History;
 use crate::oci::Digest;
 use crate::oci::Reference;
 use crate::oci::RepositoryKey;
@@ -90,10 +91,30 @@ pub struct Served<T> {
     pub status: CacheStatus,
 }
 
+/// What a cache is put together from.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where bytes are kept.
+    pub store: Store,
+    /// Where is noted what clients use.
+    pub history: History,
+    /// The repositories, with their upstreams.
+    pub repositories: Arc<Repositories>,
+    /// The time, for freshness and times of use.
+    pub clock: Clock,
+    /// Where its background work runs.
+    pub tasks: Tasks,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+    /// Told of wrong bytes.
+    pub events: Events,
+}
+
 /// The cache. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Cache {
     store: Store,
+    history: History,
     repositories: Arc<Repositories>,
     clock: Clock,
     tasks: Tasks,
@@ -126,16 +147,9 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// A cache over `store` and the repositories' upstreams.
-    pub fn new(
-        store: Store,
-        repositories: Arc<Repositories>,
-        clock: Clock,
-        tasks: Tasks,
-        metrics: Arc<Metrics>,
-        events: Events,
-        limits: Limits,
-    ) -> Self {
+    /// A cache put together from these.
+    pub fn new(parts: Parts, limits: Limits) -> Self {
+        let Parts { store, history, repositories, clock, tasks, metrics, events } = parts;
         let alarm = Alarm { metrics: Arc::clone(&metrics), events };
         let grown = Arc::new(Notify::new());
         let sound = Arc::new(Sound::new(EXPECTED_MAX));
@@ -162,6 +176,7 @@ impl Cache {
             alarm,
             grown,
             store,
+            history,
             repositories,
             clock,
             tasks,

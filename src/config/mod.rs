@@ -8,6 +8,7 @@ pub mod access;
 pub mod client;
 mod document;
 pub mod duration;
+pub mod history;
 pub mod limits;
 pub mod listen;
 pub mod notify;
@@ -38,6 +39,7 @@ use crate::schedule::TimeZoneName;
 
 pub use access::Access;
 pub use access::Action;
+pub use history::History;
 pub use limits::Limits;
 pub use listen::Admin;
 pub use listen::Tls;
@@ -100,6 +102,8 @@ pub struct Config {
     pub timezone: TimeZoneName,
     /// What goes and what stays.
     pub retention: Retention,
+    /// How much of the pulls of the past is kept.
+    pub history: History,
     /// Who may do what.
     pub access: Access,
     /// Bounds.
@@ -237,6 +241,7 @@ impl Config {
             scrub: Scrub::default(),
             timezone: TimeZoneName::default(),
             retention: Retention::default(),
+            history: History::default(),
             access: Access { anonymous: vec![Action::Pull, Action::Push, Action::Delete], ..Access::default() },
             limits: Limits::default(),
             telemetry: Telemetry::default(),
@@ -275,6 +280,7 @@ impl Config {
         table.within("scrub", |table| self.scrub.read(table));
         table.set("timezone", &mut self.timezone, |value| value.parsed(TimeZoneName::parse));
         table.within("retention", |table| self.retention.read(table, &self.timezone));
+        table.within("history", |table| self.history.read(table));
         self.read_access(&mut table);
         table.within("limits", |table| self.limits.read(table));
         table.within("telemetry", |table| self.telemetry.read(table));

@@ -16,6 +16,7 @@ use crate::access::token::KEY_BYTES;
 use crate::api::Api;
 use crate::api::Door;
 use crate::api::Services;
+use crate::cache;
 use crate::cache::Cache;
 use crate::cache::evict::Watermarks;
 use crate::clock::Clock;
@@ -23,6 +24,7 @@ use crate::config::Config;
 use crate::config::Reload;
 use crate::config::client;
 use crate::events::Events;
+use crate::history::History;
 use crate::net::Trust;
 use crate::push::Push;
 use crate::report::Facts;
@@ -91,6 +93,7 @@ pub struct App {
     repositories: Arc<Repositories>,
     access: Arc<Access>,
     cache: Cache,
+    history: History,
     views: Views,
     push: Push,
     scrub: Scrub,
@@ -121,7 +124,8 @@ pub async fn build(config: Receiver<Arc<Config>>, logging: Option<Logging>, cloc
     let signing = Signing { key: token_key(&store).await?, clock: clock.clone() };
     let access = Access::new(&now.access, &now.limits, Arc::clone(&repositories), Arc::clone(&metrics), signing);
     let access = Arc::new(access);
-    let cache = cache(&now, &store, &repositories, &deps);
+    let history = history(&now, &store, &deps).await;
+    let cache = cache(&now, &store, &history, &repositories, &deps);
     let facts = Facts { listen: registry.clone(), store: now.store.path.clone(), max_bytes: now.store.max_size };
     let scrub = Scrub::new(store.clone(), clock.clone(), tasks.clone(), now.scrub.rate);
     let views = views(&now, &store, &clock, &tasks, &metrics);
@@ -159,6 +163,7 @@ pub async fn build(config: Receiver<Arc<Config>>, logging: Option<Logging>, cloc
         repositories,
         access,
         cache,
+        history,
         views,
         push,
         scrub,
@@ -196,6 +201,7 @@ impl App {
         });
         self.tasks.spawn("evictor", evictor);
         self.tasks.spawn("run-keeper", self.views.runs.clone().keep());
+        self.tasks.spawn("history", self.history.clone().keep(self.tasks.stopping()));
         self.tasks.spawn("scrub-keeper", self.scrub.clone().keep(now.scrub.every));
         self.tasks.spawn("uploads", self.push.keep_ending());
         self.tasks.spawn("room", watch::room(self.store.pressure(), self.events.clone(), self.tasks.stopping()));
@@ -225,7 +231,7 @@ impl App {
         if cut > 0 {
             tracing::warn!(connections = cut, "transfers were cut: they took longer than `drain`");
         }
-        drop((self.cache, self.push, self.views, self.scrub));
+        drop((self.cache, self.history, self.push, self.views, self.scrub));
         self.tasks.stop().await;
         let closed = self.store.close().await;
         drop(self.store);
@@ -327,7 +333,15 @@ fn upstreams(deps: Deps) -> repository::Build {
     Box::new(move |settings| Remote::open(&settings.host, settings, &deps))
 }
 
-fn cache(config: &Config, store: &Store, repositories: &Arc<Repositories>, deps: &Deps) -> Cache {
+/// What clients used when.
+async fn history(config: &Config, store: &Store, deps: &Deps) -> History {
+    let (clock, metrics) = (deps.clock.clone(), Arc::clone(&deps.metrics));
+    History::open(store.clone(), &config.store.path, clock, metrics, config.history.clone()).await
+}
+
+fn cache(config: &Config, store: &Store, history: &History, repositories: &Arc<Repositories>, deps: &Deps) -> Cache {
     let Deps { clock, metrics, tasks, events, .. } = deps.clone();
-    Cache::new(store.clone(), Arc::clone(repositories), clock, tasks, metrics, events, config.limits.clone())
+    let (store, history, repositories) = (store.clone(), history.clone(), Arc::clone(repositories));
+    let parts = cache::Parts { store, history, repositories, clock, tasks, metrics, events };
+    Cache::new(parts, config.limits.clone())
 }

@@ -134,6 +134,8 @@ pub struct Metrics {
     evicted: Counter,
     collected: Counter,
     saved_pulls: Counter,
+    history_bytes: Gauge,
+    history_dropped: Counter,
     scrub_failures: Counter,
     verify_failures: Counter,
     denied: Family<ReasonLabel, Counter>,
@@ -176,6 +178,8 @@ impl Metrics {
             evicted: Counter::default(),
             collected: Counter::default(),
             saved_pulls: Counter::default(),
+            history_bytes: Gauge::default(),
+            history_dropped: Counter::default(),
             scrub_failures: Counter::default(),
             verify_failures: Counter::default(),
             denied: Family::default(),
@@ -221,6 +225,8 @@ impl Metrics {
         list.register("evicted_bytes", "Bytes taken out to stay within the size", self.evicted.clone());
         list.register("gc_freed_bytes", "Bytes collected because nothing named them", self.collected.clone());
         list.register("saved_pulls", "Manifests served without a pull of the upstream", self.saved_pulls.clone());
+        list.register("history_bytes", "Bytes of the history of pulls", self.history_bytes.clone());
+        list.register("history_dropped", "Uses that were not written down", self.history_dropped.clone());
         list.register("scrub_failures", "Stored blobs found damaged", self.scrub_failures.clone());
         list.register(
             "verify_failures",
@@ -337,6 +343,16 @@ impl Metrics {
     /// A manifest was served without a pull of the upstream's.
     pub fn saved_pull(&self) {
         self.saved_pulls.inc();
+    }
+
+    /// How many bytes the history of pulls has.
+    pub fn history_bytes(&self, bytes: u64) {
+        self.history_bytes.set(signed(bytes));
+    }
+
+    /// Uses of images found no room in the history.
+    pub fn history_dropped(&self, uses: u64) {
+        self.history_dropped.inc_by(uses);
     }
 
     /// A stored blob was found damaged.

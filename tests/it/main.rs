@@ -12,6 +12,7 @@ mod damage;
 mod fallback;
 mod freshness;
 mod full_disk;
+mod history;
 mod hosted;
 mod hostile;
 mod independent;

@@ -140,6 +140,11 @@ impl Larder {
         client::ask(self.address, method, path, headers, b"").await
     }
 
+    /// A request to the listener for whoever runs the server.
+    pub async fn ask_admin(&self, method: &str, path: &str) -> Answer {
+        client::ask(self.admin, method, path, &[], b"").await
+    }
+
     pub async fn manifest(&self, repository: &str, reference: &str) -> Answer {
         self.get(&format!("/v2/{repository}/manifests/{reference}")).await
     }
