@@ -98,38 +98,78 @@ pub struct Clock(Source);
 
 #[derive(Clone)]
 enum Source {
-    System,
-    Manual(Arc<AtomicU64>),
+    /// With the wall's time and the steady time of its making.
+    System(Timestamp, Duration),
+    Manual(Arc<Manual>),
+}
+
+#[derive(Default)]
+struct Manual {
+    now: AtomicU64,
+    jumped: AtomicU64,
+}
+
+/// By so much wall time may differ from what has really passed: summer time that somebody set by hand, and then some.
+const DRIFT_MAX: Duration = Duration::from_hours(1);
+
+/// Time that passes evenly, while the machine sleeps too.
+fn steady() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or_default(), u32::try_from(now.tv_nsec).unwrap_or_default())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that asks the machine")]
+fn wall() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl Clock {
     /// The machine's clock.
     pub fn system() -> Self {
-        Self(Source::System)
+        Self(Source::System(wall(), steady()))
     }
 
     /// A clock that stands at `start` until it is moved; clones share it.
     pub fn manual(start: Timestamp) -> Self {
-        Self(Source::Manual(Arc::new(AtomicU64::new(start.0))))
+        Self(Source::Manual(Arc::new(Manual { now: AtomicU64::new(start.0), jumped: AtomicU64::new(0) })))
     }
 
     /// The time now.
-    #[expect(clippy::disallowed_methods, reason = "the one place that asks the machine")]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::System => {
-                let since = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-            }
-            Source::Manual(at) => Timestamp(at.load(Ordering::SeqCst)),
+            Source::System(..) => wall(),
+            Source::Manual(at) => Timestamp(at.now.load(Ordering::SeqCst)),
         }
     }
 
-    /// Moves a manual clock ahead; the machine's stays as it is.
+    /// By how much somebody has set the wall's time since this clock was made, forwards or back, where that is more than an
+    /// hour. What deletes by age must not run then: it would take everything for old.
+    pub fn jumped(&self) -> Option<Duration> {
+        let by = match &self.0 {
+            Source::System(wall_then, steady_then) => {
+                let passed = steady().saturating_sub(*steady_then);
+                let expected = wall_then.after(passed);
+                Duration::from_millis(wall().0.abs_diff(expected.0))
+            }
+            Source::Manual(at) => Duration::from_millis(at.jumped.load(Ordering::SeqCst)),
+        };
+        (by > DRIFT_MAX).then_some(by)
+    }
+
+    /// Moves a manual clock ahead, as time that passes; the machine's stays as it is.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual(at) = &self.0 {
-            at.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+            at.now.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
         }
+    }
+
+    /// Sets a manual clock ahead, as somebody does who sets the machine's; that one stays as it is.
+    pub fn jump(&self, by: Duration) {
+        if let Source::Manual(at) = &self.0 {
+            at.jumped.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+        }
+        self.advance(by);
     }
 }
 
@@ -183,6 +223,17 @@ mod tests {
         ] {
             assert_eq!(Timestamp::parse(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_told_from_time_that_passed() {
+        assert_eq!(Clock::system().jumped(), None);
+        let clock = Clock::manual(Timestamp(0));
+        clock.advance(Duration::from_hours(9000));
+        clock.jump(Duration::from_mins(59));
+        assert_eq!(clock.jumped(), None);
+        clock.jump(Duration::from_mins(2));
+        assert_eq!(clock.jumped(), Some(Duration::from_mins(61)));
     }
 
     #[test]

@@ -94,8 +94,8 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
         ),
         ("warm: { sets: [] }\n", "larder.yaml:1:1: warm: `warm` is not supported by this version yet; remove it"),
         (
-            "build_caches: [{ match: \"cache/**\", fallback: [main], max_size_each: 1GiB }]\n",
-            "larder.yaml:1:55: build_caches[0].max_size_each: `max_size_each` is not supported by this version yet; remove it",
+            "build_caches: [{ match: \"cache/**\", fallback: [main], max_size_each: 1KiB }]\n",
+            "larder.yaml:1:70: build_caches[0].max_size_each: must be at least 1MiB",
         ),
         (
             "build_caches:\n- { match: \"cache/**\", fallback: [\"{brnch|slug}\"] }\n",
@@ -115,14 +115,14 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
         ),
         (
             "build_caches:\n- { match: \"cache/**\", falback: [main] }\n",
-            "larder.yaml:2:3: build_caches[0]: `fallback` is missing\nlarder.yaml:2:24: build_caches[0].falback: unknown key `falback`; did you mean `fallback`?",
+            "larder.yaml:2:24: build_caches[0].falback: unknown key `falback`; did you mean `fallback`?",
         ),
         ("plain_http: yes\n", "larder.yaml:1:13: plain_http: `yes` is neither true nor false"),
         ("store: 5\n", "larder.yaml:1:8: store: expected a mapping of keys to values"),
         ("drain: [1s]\n", "larder.yaml:1:8: drain: expected one value, found a list"),
         (
-            "gc: { lease: 1h, every: 1h }\n",
-            "larder.yaml:1:18: gc.every: `every` is not supported by this version yet; remove it",
+            "gc: { lease: 1h, every: soon }\n",
+            "larder.yaml:1:25: gc.every: `soon` is not a duration; write a number with its unit, like 30s, 10m, 1h30m or 30d",
         ),
         (
             "timezone: Europe/Berln\n",

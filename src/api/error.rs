@@ -150,6 +150,9 @@ impl From<&store::Error> for Failure {
             store::Error::Named { by } => {
                 return Self::method("GET, HEAD").saying("a manifest of the repository names it: delete that first").about(by);
             }
+            store::Error::Tagged { tag } => {
+                return Self::method("GET, HEAD").saying("a tag means it: delete the tag").about(tag);
+            }
             error if is_out_of_files(error) => unavailable("too many files are open"),
             store::Error::Damaged { .. }
             | store::Error::Pushed { .. }

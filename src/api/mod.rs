@@ -41,6 +41,7 @@ use crate::push::Push;
 use crate::report::Report;
 use crate::repository::NameProblem;
 use crate::repository::Repositories;
+use crate::retention::gc::Gc;
 use crate::scrub::Scrub;
 use crate::telemetry::Metrics;
 use crate::views::Views;
@@ -82,6 +83,8 @@ pub struct Services {
     pub repositories: Arc<Repositories>,
     pub report: Report,
     pub scrub: Scrub,
+    /// Collects what nothing names.
+    pub gc: Gc,
     pub metrics: Arc<Metrics>,
 }
 
@@ -95,6 +98,7 @@ pub struct Api {
     repositories: Arc<Repositories>,
     report: Report,
     scrub: Scrub,
+    gc: Gc,
     metrics: Arc<Metrics>,
     limits: config::Limits,
     /// What clients call larder, where that is configured; changes with the configuration.
@@ -127,7 +131,7 @@ type Answer = Result<Response<Body>, Failure>;
 impl Api {
     /// Answers from these.
     pub fn new(services: Services, limits: &config::Limits) -> Self {
-        let Services { cache, push, views, access, repositories, report, scrub, metrics } = services;
+        let Services { cache, push, views, access, repositories, report, scrub, gc, metrics } = services;
         let running = Arc::new(Semaphore::new(usize::try_from(limits.requests).unwrap_or(Semaphore::MAX_PERMITS)));
         let (clients, external_url) = (ArcSwapOption::empty(), ArcSwapOption::empty());
         Self {
@@ -139,6 +143,7 @@ impl Api {
             repositories,
             report,
             scrub,
+            gc,
             metrics,
             limits: limits.clone(),
             clients,

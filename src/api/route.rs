@@ -204,6 +204,8 @@ pub enum Api {
     Evict,
     /// Hash again what is stored.
     Scrub,
+    /// Collect what nothing names.
+    Gc,
     /// Which runs live.
     Runs,
     /// What a run saw.
@@ -458,6 +460,7 @@ fn api(method: &Method, noun: &str, query: &str) -> Result<Api, Problem> {
         "refresh" => told().map(|_| Api::Refresh),
         "evict" => told().map(|_| Api::Evict),
         "scrub" => told().map(|_| Api::Scrub),
+        "gc" => told().map(|_| Api::Gc),
         "runs" => asked().map(|_| Api::Runs),
         _ => {
             let id = noun.strip_prefix("runs/").filter(|id| is_run(id)).ok_or(Problem::Nowhere)?.to_owned();

@@ -11,6 +11,7 @@ mod completions;
 mod console;
 mod doctor;
 mod explain;
+mod gc;
 mod holder;
 mod ls;
 mod rebuild;
@@ -93,6 +94,8 @@ enum Command {
     Evict(refresh::Arguments),
     /// Hash what is stored again, paced
     Scrub,
+    /// Collect what nothing names any more, now
+    Gc,
     /// What pipelines' runs saw
     #[command(subcommand)]
     Runs(runs::Order),
@@ -178,6 +181,7 @@ fn perform(line: &CommandLine, console: &Console) -> Result<Outcome, Error> {
         Command::Explain(arguments) => block_on(explain::run(arguments, global, console)),
         Command::Refresh(arguments) => block_on(refresh::run(refresh::Order::Refresh, arguments, global, console)),
         Command::Evict(arguments) => block_on(refresh::run(refresh::Order::Evict, arguments, global, console)),
+        Command::Gc => block_on(gc::run(global, console)),
         Command::Scrub => block_on(scrub::run(global, console)),
         Command::Runs(order) => block_on(runs::run(order, global, console)),
     }

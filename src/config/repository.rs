@@ -14,12 +14,17 @@ pub struct Hosted {
     pub pattern: Glob,
     /// Tags that neither move nor go once they are pushed.
     pub immutable_tags: Arc<[Glob]>,
+    /// How long a manifest stays whose last tag was moved to another.
+    pub untagged_keep: Duration,
 }
 
 impl Hosted {
+    /// What `untagged_keep` is where nothing is said.
+    pub const UNTAGGED_KEEP: Duration = Duration::from_hours(168);
+
     /// All that have these names, with nothing else said of them.
     pub fn named(pattern: Glob) -> Self {
-        Self { pattern, immutable_tags: Arc::default() }
+        Self { pattern, immutable_tags: Arc::default(), untagged_keep: Self::UNTAGGED_KEEP }
     }
 }
 
@@ -102,11 +107,12 @@ pub(super) fn hosted(value: &Value<'_>) -> Option<Vec<Hosted>> {
             return hosted_pattern(item).map(Hosted::named);
         }
         let mut table = item.table()?;
-        table.later(&["untagged_keep"]);
         let pattern = table.required("match", hosted_pattern);
         let immutable_tags = table.optional("immutable_tags", Value::globs).unwrap_or_default().into();
+        let mut untagged_keep = Hosted::UNTAGGED_KEEP;
+        table.set("untagged_keep", &mut untagged_keep, Value::duration);
         table.close();
-        Some(Hosted { pattern: pattern?, immutable_tags })
+        Some(Hosted { pattern: pattern?, immutable_tags, untagged_keep })
     })
 }
 

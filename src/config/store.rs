@@ -85,19 +85,21 @@ impl Store {
 /// How what nothing names any more is collected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gc {
+    /// How often everything is looked at; zero: only when asked. What loses its last tag is collected at once all the same.
+    pub every: Duration,
     /// How long an answer that lets a client skip an upload protects the blob.
     pub lease: Duration,
 }
 
 impl Default for Gc {
     fn default() -> Self {
-        Self { lease: Duration::from_hours(1) }
+        Self { every: Duration::from_hours(1), lease: Duration::from_hours(1) }
     }
 }
 
 impl Gc {
     pub(super) fn read(&mut self, table: &mut Table<'_>) {
-        table.later(&["every"]);
+        table.set("every", &mut self.every, Value::duration);
         table.set("lease", &mut self.lease, Value::duration);
     }
 }

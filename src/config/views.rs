@@ -7,6 +7,7 @@ use crate::pattern::Glob;
 use crate::pattern::Template;
 use crate::pattern::template::TemplateError;
 
+use super::limits::at_least;
 use super::limits::positive;
 use super::size;
 use super::table::Table;
@@ -47,9 +48,18 @@ pub struct BuildCache {
     pub tag: Template,
     /// The tags that stand in for one that is missing, in order; one with an unknown variable is skipped.
     pub fallback: Vec<Template>,
+    /// The most bytes of one repository's build caches; beyond it those go that were imported longest ago.
+    pub max_size_each: Option<u64>,
+    /// How long a build cache stays that was replaced by a newer export.
+    pub replaced_grace: Duration,
+    /// How long a build cache stays after its last import, or its export where nobody imported it.
+    pub keep_imported: Option<Duration>,
 }
 
 impl BuildCache {
+    /// What `replaced_grace` is where nothing is said.
+    pub const REPLACED_GRACE: Duration = Duration::from_hours(2);
+
     /// The variables of fallbacks that nothing knows yet.
     pub fn unknown(&self) -> impl Iterator<Item = &str> {
         let read: Vec<&str> = self.tag.names().collect();
@@ -63,14 +73,17 @@ pub(super) fn build_caches(value: &Value<'_>) -> Option<Vec<BuildCache>> {
 
 fn build_cache(value: &Value<'_>) -> Option<BuildCache> {
     let mut table = value.table()?;
-    table.later(&["max_size_each", "replaced_grace", "keep_imported"]);
     let pattern = table.required("match", hosted_pattern);
     let mut tag = "{branch|slug}".parse::<Template>().ok()?;
     table.set("tag", &mut tag, tag_template);
-    let given = table.required("fallback", Value::list).unwrap_or_default();
+    let given = table.optional("fallback", Value::list).unwrap_or_default();
     let fallback = given.iter().filter_map(|item| fallback(item, &tag)).collect();
+    let max_size_each = table.optional("max_size_each", |value| at_least(value, 1 << 20, "1MiB"));
+    let mut replaced_grace = BuildCache::REPLACED_GRACE;
+    table.set("replaced_grace", &mut replaced_grace, Value::duration);
+    let keep_imported = table.optional("keep_imported", positive);
     table.close();
-    Some(BuildCache { pattern: pattern?, tag, fallback })
+    Some(BuildCache { pattern: pattern?, tag, fallback, max_size_each, replaced_grace, keep_imported })
 }
 
 fn hosted_pattern(value: &Value<'_>) -> Option<Glob> {

@@ -36,11 +36,13 @@ impl Push {
         }
     }
 
-    /// Protects a blob of the granted repository for the lease time, before its pusher is told that it is here. False where
-    /// it is not, or is damaged: a push repairs it.
+    /// Protects a blob or manifest of the granted repository for the lease time, before its pusher is told that it is here.
+    /// False where it is not, or is damaged: a push repairs it.
     pub async fn protect(&self, grant: &Grant, digest: &Digest) -> Result<bool, Error> {
         let repository = Self::hosted(grant, Action::Push)?;
-        Ok(self.has(repository, digest).await? && self.lease(digest).await?)
+        let is_here = async || Ok::<_, Error>(self.links(repository, digest).await?.is_some());
+        // Looked at once more behind the lease: until that the collector may have taken it.
+        Ok(is_here().await? && self.lease(digest).await? && is_here().await?)
     }
 
     /// Repositories that have the blob, some of them. [`store::Error::Incomplete`] while the index is being rebuilt.
@@ -66,9 +68,14 @@ impl Push {
     }
 
     async fn has(&self, repository: &RepositoryKey, digest: &Digest) -> Result<bool, Error> {
+        Ok(self.links(repository, digest).await? == Some(Kind::Blob))
+    }
+
+    /// What the repository's link leads to; none where there is none, and where the bytes are damaged.
+    async fn links(&self, repository: &RepositoryKey, digest: &Digest) -> Result<Option<Kind>, Error> {
         match self.store.held(repository, digest).await {
-            Ok(held) => Ok(held.is_some_and(|held| held.link.kind == Kind::Blob)),
-            Err(store::Error::Damaged { .. }) => Ok(false),
+            Ok(held) => Ok(held.map(|held| held.link.kind.clone())),
+            Err(store::Error::Damaged { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

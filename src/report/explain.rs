@@ -12,7 +12,6 @@ use crate::cache::freshness;
 use crate::cache::freshness::Verdict;
 use crate::config::duration;
 use crate::oci::Class;
-use crate::oci::Manifest;
 use crate::oci::Reference;
 use crate::oci::RepositoryKey;
 use crate::oci::Tag;
@@ -20,7 +19,6 @@ use crate::repository::Refused;
 use crate::repository::Repository;
 use crate::store;
 use crate::store::Held;
-use crate::store::Kind;
 use crate::store::TagRecord;
 use crate::store::TagState;
 use crate::upstream::Health;
@@ -71,7 +69,7 @@ impl Report {
             reference: format!("{repository}{separator}{reference}"),
             repository: repository.to_string(),
             upstream,
-            class: held.as_deref().and_then(class_of).map(Class::word),
+            class: held.as_deref().and_then(Held::class).map(Class::word),
             sentences,
         })
     }
@@ -194,7 +192,7 @@ fn before(record: &TagRecord) -> Option<String> {
 
 /// What is held, in brackets.
 fn of(held: &Held) -> String {
-    let kind = match class_of(held) {
+    let kind = match held.class() {
         None => "a blob",
         Some(Class::Image) => "an image manifest",
         Some(Class::Index) => "an image index",
@@ -203,12 +201,4 @@ fn of(held: &Held) -> String {
         Some(Class::Unknown) => "a manifest",
     };
     format!(" ({kind} of {} bytes)", held.link.size)
-}
-
-/// What a manifest that is held is; none for a blob.
-pub(super) fn class_of(held: &Held) -> Option<Class> {
-    let Kind::Manifest { media_type, artifact_type, .. } = &held.link.kind else { return None };
-    // Only an index has to be read for it.
-    let single = Class::of_single(media_type, artifact_type.as_deref());
-    single.or_else(|| Some(Manifest::parse(held.manifest()?.clone(), media_type.as_str()).ok()?.class()))
 }

@@ -138,7 +138,7 @@ impl Report {
             tag: record.tag.to_string(),
             digest: record.digest.to_string(),
             media_type: record.media_type.as_str().to_owned(),
-            class: held.as_deref().and_then(super::explain::class_of).map(Class::word),
+            class: held.as_deref().and_then(store::Held::class).map(Class::word),
             size: record.size,
             origin: word(record.origin),
             pushed_by: record.pusher.clone(),

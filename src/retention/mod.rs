@@ -4,4 +4,5 @@
 //! The decision is pure; this module's shells read what is there, ask what is known of branches, and carry out exactly what
 //! was planned.
 
+pub mod gc;
 pub mod records;

@@ -33,6 +33,8 @@ use crate::repository;
 use crate::repository::OwnNames;
 use crate::repository::Repositories;
 use crate::repository::Settings;
+use crate::retention::gc;
+use crate::retention::gc::Gc;
 use crate::scrub::Scrub;
 use crate::store;
 use crate::store::Store;
@@ -97,6 +99,7 @@ pub struct App {
     views: Views,
     push: Push,
     scrub: Scrub,
+    gc: Gc,
     api: Arc<Api>,
     tasks: Tasks,
     metrics: Arc<Metrics>,
@@ -129,6 +132,7 @@ pub async fn build(config: Receiver<Arc<Config>>, logging: Option<Logging>, cloc
     let facts = Facts { listen: registry.clone(), store: now.store.path.clone(), max_bytes: now.store.max_size };
     let scrub = Scrub::new(store.clone(), clock.clone(), tasks.clone(), now.scrub.rate);
     let views = views(&now, &store, &clock, &tasks, &metrics);
+    let gc = collector(&now, &store, &views, (&clock, &tasks, &metrics));
     let report = Report::new(
         store.clone(),
         cache.clone(),
@@ -147,6 +151,7 @@ pub async fn build(config: Receiver<Arc<Config>>, logging: Option<Logging>, cloc
         repositories: Arc::clone(&repositories),
         report,
         scrub: scrub.clone(),
+        gc: gc.clone(),
         metrics: Arc::clone(&metrics),
     };
     let api = Arc::new(Api::new(services, &now.limits));
@@ -167,6 +172,7 @@ pub async fn build(config: Receiver<Arc<Config>>, logging: Option<Logging>, cloc
         views,
         push,
         scrub,
+        gc,
         api,
         tasks,
         metrics,
@@ -203,6 +209,7 @@ impl App {
         self.tasks.spawn("run-keeper", self.views.runs.clone().keep());
         self.tasks.spawn("history", self.history.clone().keep(self.tasks.stopping()));
         self.tasks.spawn("scrub-keeper", self.scrub.clone().keep(now.scrub.every));
+        self.tasks.spawn("gc-keeper", self.gc.clone().keep());
         self.tasks.spawn("uploads", self.push.keep_ending());
         self.tasks.spawn("room", watch::room(self.store.pressure(), self.events.clone(), self.tasks.stopping()));
         self.tasks.spawn("reload", self.follow_configuration());
@@ -231,7 +238,7 @@ impl App {
         if cut > 0 {
             tracing::warn!(connections = cut, "transfers were cut: they took longer than `drain`");
         }
-        drop((self.cache, self.history, self.push, self.views, self.scrub));
+        drop((self.cache, self.history, self.push, self.views, self.scrub, self.gc));
         self.tasks.stop().await;
         let closed = self.store.close().await;
         drop(self.store);
@@ -254,7 +261,7 @@ impl App {
         let (repositories, access) = (Arc::clone(&self.repositories), Arc::clone(&self.access));
         let (certificates, stopping) = (self.certificates.clone(), self.tasks.stopping());
         let (logging, api) = (self.logging.clone(), Arc::clone(&self.api));
-        let (push, views) = (self.push.clone(), self.views.clone());
+        let (push, views, gc) = (self.push.clone(), self.views.clone(), self.gc.clone());
         async move {
             loop {
                 tokio::select! {
@@ -269,6 +276,7 @@ impl App {
                 access.reload(&now.access);
                 views.fallbacks.reload(now.build_caches.clone());
                 views.runs.reload(now.runs.clone());
+                gc.reload(gc::Settings::of(&now));
                 push.set_uploads(now.access.limits.uploads);
                 api.set_clients(now.external_url.clone(), client::target(&now, &registry));
                 if let Some(logging) = &logging
@@ -307,6 +315,17 @@ fn views(config: &Config, store: &Store, clock: &Clock, tasks: &Tasks, metrics: 
     let (clock, tasks, metrics) = (clock.clone(), tasks.clone(), Arc::clone(metrics));
     let runs = Runs::new(store.clone(), clock, tasks, metrics, config.runs.clone(), &config.limits);
     Views { fallbacks, runs }
+}
+
+/// What collects what nothing names any more.
+fn collector(
+    config: &Config,
+    store: &Store,
+    views: &Views,
+    (clock, tasks, metrics): (&Clock, &Tasks, &Arc<Metrics>),
+) -> Gc {
+    let (clock, tasks, metrics) = (clock.clone(), tasks.clone(), Arc::clone(metrics));
+    Gc::new(store.clone(), views.clone(), clock, tasks, metrics, gc::Settings::of(config))
 }
 
 /// What the configuration says of repositories.

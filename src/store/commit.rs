@@ -21,23 +21,49 @@ use super::LinkRecord;
 use super::Origin;
 use super::Put;
 use super::Result;
+use super::Standing;
 use super::TagRecord;
 use super::TagState;
 use super::Verified;
 use super::index::BlobState;
 use super::index::Change;
+use super::index::Facts;
 use super::index::Intent;
 use super::index::Step;
+use super::leases::Pins;
 use super::names::Name;
 use super::settle;
+use super::tree::RecordPath;
 use super::truth;
 
-/// A commit before it is begun: what the tree will be told, in order.
+/// A change before it is begun: what the tree will be told, in order, and the index after it.
 #[derive(Debug, Default)]
-struct Plan {
-    bytes: Vec<(BlobKey, Verified)>,
-    steps: Vec<Step>,
-    changes: Vec<Change>,
+pub(super) struct Plan {
+    pub(super) bytes: Vec<(BlobKey, Verified)>,
+    pub(super) steps: Vec<Step>,
+    pub(super) changes: Vec<Change>,
+}
+
+impl Plan {
+    /// A tag goes.
+    pub(super) fn drop_tag(&mut self, of: &RepositoryKey, before: TagRecord) {
+        self.changes.push(Change::DropTag { of: of.clone(), tag: before.tag.clone() });
+        self.steps.push(Step::DropTag { before });
+    }
+
+    /// A link goes.
+    pub(super) fn drop_link(&mut self, of: &RepositoryKey, before: LinkRecord) {
+        self.changes.push(Change::DropLink { of: of.clone(), digest: before.digest });
+        self.steps.push(Step::DropLink { before });
+    }
+
+    /// What keeps a manifest is another thing now; what it names stays the same.
+    pub(super) fn stand(&mut self, of: &RepositoryKey, before: LinkRecord, facts: Option<Facts>, standing: Standing) {
+        let record = LinkRecord { standing, ..before.clone() };
+        let facts = facts.map(Box::new);
+        self.changes.push(Change::Link { of: of.clone(), record: record.clone(), facts });
+        self.steps.push(Step::Link { record, before: Some(before) });
+    }
 }
 
 /// Runs the commit as work of its own: it goes on to its end when its caller goes away, as a half one would only have to
@@ -90,6 +116,18 @@ impl Inner {
         if plan.steps.is_empty() {
             return Ok(());
         }
+        self.carry_out(&of, plan, pins).await?;
+        if origin == Origin::Pushed {
+            // Each 201 is an answer that lets a client skip an upload.
+            for digest in &digests {
+                self.leases.lease(*digest);
+            }
+        }
+        Ok(())
+    }
+
+    /// The one way in which tree and index change together. The names are locked.
+    pub(super) async fn carry_out(self: &Arc<Self>, of: &RepositoryKey, plan: Plan, pins: Pins) -> Result<()> {
         let intent = Intent { of: of.clone(), steps: plan.steps };
         let id = self.index.begin(intent.clone()).await?;
         let written = self.write(&intent, plan.bytes).await;
@@ -99,16 +137,10 @@ impl Inner {
         };
         if let Err(error) = outcome {
             // Told at once; the intent keeps its digests until it is settled, however long the disk takes.
-            settle::later(&self, id, intent, pins);
+            settle::later(self, id, intent, pins);
             return Err(error);
         }
         self.show(&intent);
-        if origin == Origin::Pushed {
-            // Each 201 is an answer that lets a client skip an upload.
-            for digest in &digests {
-                self.leases.lease(*digest);
-            }
-        }
         Ok(())
     }
 
@@ -155,6 +187,9 @@ impl Inner {
             // What was pushed stays pushed, whatever an upstream has beside it.
             let pushed = before.as_ref().is_some_and(|before| before.origin == Origin::Pushed);
             let record = if pushed { LinkRecord { origin: Origin::Pushed, ..record } } else { record };
+            let tagged = tags.iter().any(|(tag, _)| tag.digest == record.digest);
+            let standing = standing(&record, before.as_ref(), tagged);
+            let record = LinkRecord { standing, ..record };
             if before.as_ref().is_some_and(|before| LinkRecord { at: record.at, ..before.clone() } == record) {
                 continue;
             }
@@ -203,14 +238,18 @@ impl Inner {
         for (key, verified) in bytes {
             self.tree.publish(&key, verified).await?;
         }
+        let of = &intent.of;
+        let mut drops = Vec::new();
         for step in &intent.steps {
             match step {
-                Step::Link { record, .. } => self.tree.put_link(&intent.of, record).await?,
-                Step::Tag { record, .. } => self.tree.put_tag(&intent.of, record).await?,
-                Step::Bytes { .. } | Step::DropTag { .. } | Step::DropLink { .. } => {}
+                Step::Link { record, .. } => self.tree.put_link(of, record).await?,
+                Step::Tag { record, .. } => self.tree.put_tag(of, record).await?,
+                Step::DropTag { before } => drops.push(RecordPath::tag(of, &before.tag)),
+                Step::DropLink { before } => drops.push(RecordPath::link(of, &before.digest)),
+                Step::Bytes { .. } => {}
             }
         }
-        Ok(())
+        if drops.is_empty() { Ok(()) } else { self.tree.drop_records(&drops).await }
     }
 
     /// What was committed takes the place of what is in memory.
@@ -236,7 +275,18 @@ impl Inner {
 }
 
 fn link(key: BlobKey, size: u64, kind: Kind, origin: Origin, at: Timestamp) -> LinkRecord {
-    LinkRecord { digest: key.digest, generation: key.generation, size, kind, origin, at }
+    let (digest, generation, standing) = (key.digest, key.generation, Standing::default());
+    LinkRecord { digest, generation, size, kind, origin, at, standing }
+}
+
+/// What keeps a manifest that is being pushed. One that is pushed by its digest alone stays, whatever became of its tags
+/// before; one that a tag means goes on being that.
+fn standing(record: &LinkRecord, before: Option<&LinkRecord>, tagged: bool) -> Standing {
+    let was_tagged = before.is_some_and(|before| before.standing == Standing::Tagged);
+    match (record.origin, &record.kind) {
+        (Origin::Pushed, Kind::Manifest { .. }) if tagged || was_tagged => Standing::Tagged,
+        _ => Standing::Untagged,
+    }
 }
 
 /// What a tag is to mean.

@@ -50,6 +50,12 @@ pub enum Error {
         /// What names it.
         by: Digest,
     },
+    /// A tag means what was to be removed.
+    #[error("the tag {tag} means it")]
+    Tagged {
+        /// The tag.
+        tag: Tag,
+    },
     /// Others changed it again and again meanwhile.
     #[error("it is changed by others at the same time")]
     Contended,

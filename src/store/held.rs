@@ -11,7 +11,10 @@ use bytes::Bytes;
 use crate::body::Content;
 use crate::body::FileRange;
 use crate::clock::Timestamp;
+use crate::oci::Class;
+use crate::oci::Manifest;
 
+use super::Kind;
 use super::Result;
 use super::tree::LinkRecord;
 use super::tree::TagRecord;
@@ -86,6 +89,14 @@ pub enum HeldBytes {
 }
 
 impl Held {
+    /// What a manifest is; none for a blob, and for bytes that are none.
+    pub fn class(&self) -> Option<Class> {
+        let Kind::Manifest { media_type, artifact_type, .. } = &self.link.kind else { return None };
+        // Only an index has to be read for it.
+        let single = Class::of_single(media_type, artifact_type.as_deref());
+        single.or_else(|| Some(Manifest::parse(self.manifest()?.clone(), media_type.as_str()).ok()?.class()))
+    }
+
     /// The bytes from `start` on, `length` of them, cut to what is there.
     pub fn content(&self, start: u64, length: u64) -> Content {
         match &self.bytes {

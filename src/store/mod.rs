@@ -14,6 +14,7 @@ mod hot;
 mod index;
 mod leases;
 mod lookup;
+mod loose;
 mod names;
 mod open;
 mod remove;
@@ -54,6 +55,11 @@ pub use held::HeldBytes;
 pub use held::Stamp;
 pub use held::TagState;
 pub use index::Page;
+pub use loose::Held as HeldElsewhere;
+pub use loose::Loose;
+pub use loose::LooseLinks;
+pub use loose::Taken;
+pub use loose::Unkept;
 pub use remove::Removal;
 pub use space::Pressure;
 pub use space::PressureState;
@@ -63,6 +69,7 @@ pub use tree::BlobKey;
 pub use tree::Kind;
 pub use tree::LinkRecord;
 pub use tree::Origin;
+pub use tree::Standing;
 pub use tree::TagRecord;
 
 /// The result of an operation of the store.
@@ -198,6 +205,9 @@ struct Inner {
     names: names::Names,
     leases: Arc<leases::Leases>,
     uses: uses::Uses,
+    /// Since when uses are known; milliseconds.
+    uses_since: std::sync::atomic::AtomicU64,
+    loosened: loose::Loosened,
     /// Read by each change; a rebuild writes its rows with it locked, so that it never puts an older record over a newer.
     gate: gate::Gate,
     /// One rebuild at a time.
@@ -311,6 +321,33 @@ impl Store {
         remove::remove(&self.0, of.clone(), removal, fixed).await
     }
 
+    /// Looks at the links of a hosted repository after `after`, `limit` of them, for those that nothing keeps.
+    /// [`Error::Incomplete`] while the index is being rebuilt.
+    pub async fn loose(&self, of: &RepositoryKey, after: Option<&Digest>, limit: usize) -> Result<LooseLinks> {
+        self.0.loose(of, after, limit).await
+    }
+
+    /// Those of `digests` that nothing keeps in a hosted repository.
+    pub async fn loose_of(&self, of: &RepositoryKey, digests: &[Digest]) -> Result<Vec<Loose>> {
+        self.0.loose_of(of, digests).await
+    }
+
+    /// Notes, durably, that these manifests were found without a tag at `at`, their tags having been moved to others.
+    pub async fn note_replaced(&self, of: &RepositoryKey, digests: &[Digest], at: Timestamp) -> Result<()> {
+        self.0.note_replaced(of, digests, at).await
+    }
+
+    /// Removes, durably, those of `loose` that are still as they were found, that no lease protects, and that `held` does
+    /// not name at that moment; then the bytes that nothing links any more.
+    pub async fn take_loose(&self, of: &RepositoryKey, loose: Vec<Loose>, held: Arc<HeldElsewhere>) -> Result<Taken> {
+        loose::take(&self.0, of.clone(), loose, held).await
+    }
+
+    /// Waits until hosted repositories lost a tag or a manifest, and tells which.
+    pub async fn loosened(&self) -> std::collections::HashSet<RepositoryKey> {
+        self.0.loosened.take().await
+    }
+
     /// Removes tags and links, durably, and the bytes that nothing names any more; gives the count of bytes freed by now.
     /// Bytes that a lease keeps go later. Removing what is not there is success.
     pub async fn evict(&self, of: &RepositoryKey, drops: Vec<Drop>) -> Result<u64> {
@@ -333,6 +370,11 @@ impl Store {
     /// Notes that a client used bytes.
     pub fn used(&self, of: &RepositoryKey, digest: &Digest, at: Timestamp) {
         self.0.uses.used(of, names::Name::Digest(*digest), at);
+    }
+
+    /// Since when uses are known: what was not used since then may have been used before.
+    pub fn uses_since(&self) -> Timestamp {
+        Timestamp(self.0.uses_since.load(std::sync::atomic::Ordering::Acquire))
     }
 
     /// The repositories after `after` that hold anything, `limit` at most.

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::clock::Timestamp;
 use crate::config::store::Durability;
 use crate::tasks::Tasks;
 use crate::telemetry;
@@ -37,6 +38,7 @@ use super::index::rebuild;
 use super::index::redb::Options;
 use super::index::redb::Redb;
 use super::leases::Leases;
+use super::loose::Loosened;
 use super::names::Name;
 use super::names::Names;
 use super::repair::Reported;
@@ -151,6 +153,8 @@ pub(super) async fn assemble(
         names: Names::new(),
         leases: Leases::new(options.lease),
         uses: Uses::new(usize::try_from(options.store.uses).unwrap_or(usize::MAX)),
+        loosened: Loosened::default(),
+        uses_since: std::sync::atomic::AtomicU64::new(0),
         gate: Gate::default(),
         rebuilding: tokio::sync::Mutex::default(),
         rebuilt: std::sync::atomic::AtomicU64::new(0),
@@ -217,6 +221,7 @@ impl Inner {
             let cleared = self.index.clear().await.map_err(Error::from);
             cleared.or_else(|error| if error.is_of_room() { Ok(()) } else { Err(error) })?;
         }
+        self.read_uses_since(valid).await?;
         match self.note_epoch(valid).await {
             Ok(()) => {}
             // Held content is served all the same; the first change writes it down.
@@ -226,6 +231,25 @@ impl Inner {
             Err(error) => return Err(error),
         }
         Ok(valid)
+    }
+
+    /// Since when uses are known: since the index is there that has them.
+    async fn read_uses_since(&self, valid: bool) -> Result<()> {
+        let known: Option<Timestamp> = if valid { self.tree.state("store", "uses").await? } else { None };
+        match known {
+            Some(since) => self.uses_since.store(since.0, std::sync::atomic::Ordering::Release),
+            None => self.forget_uses().await,
+        }
+        Ok(())
+    }
+
+    /// The index that had them is lost. What can't be written down is known to this process all the same.
+    pub(super) async fn forget_uses(&self) {
+        let now = self.clock.now();
+        self.uses_since.store(now.0, std::sync::atomic::Ordering::Release);
+        if let Err(error) = self.tree.put_state("store", "uses", &now).await {
+            tracing::debug!(error = %telemetry::chain(&error), "since when uses are known can't be written down");
+        }
     }
 
     /// Writes the epoch down, once: at the start, or before the first change where the start could not. In the index first:

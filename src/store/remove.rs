@@ -13,6 +13,7 @@ use super::Error;
 use super::Inner;
 use super::Kind;
 use super::Result;
+use super::commit::Plan;
 use super::names::Name;
 
 /// How often a removal looks again, where the tags of its manifest change beside it.
@@ -24,12 +25,26 @@ const TAGS_MAX: usize = 10_000;
 /// What is to be removed from a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removal {
-    /// A tag; what it means stays.
+    /// A tag; what it means stays until it is collected.
     Tag(Tag),
+    /// A tag, if it still means this.
+    TagMeaning(Tag, Digest),
     /// A manifest with all tags that mean it. [`Error::Named`] where another manifest of the repository names it.
     Manifest(Digest),
+    /// A manifest that no tag means. [`Error::Tagged`] where one does, [`Error::Named`] where another manifest of the
+    /// repository names it.
+    Untagged(Digest),
     /// A blob. [`Error::Named`] where a manifest of the repository names it.
     Blob(Digest),
+}
+
+/// What becomes of the tags of a manifest that is to go.
+#[derive(Clone, Copy)]
+enum Tags<'a> {
+    /// They go with it, unless one of them may not.
+    Go(&'a Fixed),
+    /// They keep it.
+    Keep,
 }
 
 /// Tells which tags may not go.
@@ -40,28 +55,56 @@ pub(super) async fn remove(store: &Arc<Inner>, of: RepositoryKey, removal: Remov
     let inner = Arc::clone(store);
     let work = async move {
         let gone = match removal {
-            Removal::Tag(tag) => inner.remove_tag(&of, tag, &*fixed).await?,
-            Removal::Manifest(digest) => inner.remove_manifest(&of, digest, &*fixed).await?,
+            Removal::Tag(tag) => inner.remove_tag(&of, tag, None, &*fixed).await?,
+            Removal::TagMeaning(tag, digest) => inner.remove_tag(&of, tag, Some(digest), &*fixed).await?,
+            Removal::Manifest(digest) => inner.remove_manifest(&of, digest, Tags::Go(&*fixed)).await?,
+            Removal::Untagged(digest) => inner.remove_manifest(&of, digest, Tags::Keep).await?,
             Removal::Blob(digest) => inner.remove_blob(&of, digest).await?,
         };
         inner.collect_all(gone.as_deref().unwrap_or_default()).await;
+        if gone.is_some() {
+            inner.loosened.note(&of);
+        }
         Ok(gone.is_some())
     };
     store.tasks.spawn("remove", work).await.map_err(|_| Error::Closed)?
 }
 
 impl Inner {
-    async fn remove_tag(self: &Arc<Self>, of: &RepositoryKey, tag: Tag, fixed: &Fixed) -> Result<Option<Vec<BlobKey>>> {
-        let _gate = self.gate.pass().await;
-        let _locked = self.names.lock(of, [&Name::Tag(tag.clone())]).await;
-        if self.tag_record(of, &tag).await?.is_none() {
-            return Ok(None);
+    /// Removes a tag; a manifest that loses its last one goes as soon as nothing else keeps it.
+    async fn remove_tag(
+        self: &Arc<Self>,
+        of: &RepositoryKey,
+        tag: Tag,
+        meaning: Option<Digest>,
+        fixed: &Fixed,
+    ) -> Result<Option<Vec<BlobKey>>> {
+        for _ in 0..LOOKS_MAX {
+            let Some(found) = self.tag_record(of, &tag).await? else { return Ok(None) };
+            let _gate = self.gate.pass().await;
+            let _locked = self.names.lock(of, [&Name::Tag(tag.clone()), &Name::Digest(found.digest)]).await;
+            let Some(before) = self.tree.tag(of, &tag).await? else { return Ok(None) };
+            if before.digest != found.digest {
+                continue;
+            }
+            if meaning.is_some_and(|meaning| meaning != before.digest) {
+                return Ok(None);
+            }
+            if fixed(&tag) {
+                return Err(Error::Fixed { tag });
+            }
+            self.make_room();
+            let mut plan = Plan::default();
+            // While the index is being rebuilt other tags are not known: then it counts as replaced, and goes later.
+            if self.is_complete() && self.index.tags_of(of, &before.digest, 2).await? == [tag] {
+                self.release_one(of, &before.digest, &mut plan).await?;
+            }
+            plan.drop_tag(of, before);
+            self.note_epoch(self.is_complete()).await?;
+            self.carry_out(of, plan, self.leases.pin(Vec::new()).await).await?;
+            return Ok(Some(Vec::new()));
         }
-        if fixed(&tag) {
-            return Err(Error::Fixed { tag });
-        }
-        self.make_room();
-        self.unlink(of, vec![Drop::Tag(tag)]).await.map(Some)
+        Err(Error::Contended)
     }
 
     async fn remove_blob(self: &Arc<Self>, of: &RepositoryKey, digest: Digest) -> Result<Option<Vec<BlobKey>>> {
@@ -78,8 +121,9 @@ impl Inner {
         self: &Arc<Self>,
         of: &RepositoryKey,
         digest: Digest,
-        fixed: &Fixed,
+        rule: Tags<'_>,
     ) -> Result<Option<Vec<BlobKey>>> {
+        self.release_children(of, &digest).await?;
         for _ in 0..LOOKS_MAX {
             let tags = self.tags_of(of, &digest).await?;
             let mut names: Vec<Name> = tags.iter().cloned().map(Name::Tag).collect();
@@ -93,8 +137,17 @@ impl Inner {
             if !link.is_some_and(|link| matches!(link.kind, Kind::Manifest { .. })) {
                 return Ok(None);
             }
-            if let Some(tag) = tags.iter().find(|tag| fixed(tag)) {
-                return Err(Error::Fixed { tag: tag.clone() });
+            match rule {
+                Tags::Go(fixed) => {
+                    if let Some(tag) = tags.iter().find(|tag| fixed(tag)) {
+                        return Err(Error::Fixed { tag: tag.clone() });
+                    }
+                }
+                Tags::Keep => {
+                    if let Some(tag) = tags.first() {
+                        return Err(Error::Tagged { tag: tag.clone() });
+                    }
+                }
             }
             return self.remove_unnamed(of, digest, tags).await.map(Some);
         }

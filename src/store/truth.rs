@@ -23,6 +23,7 @@ use super::Kind;
 use super::LinkRecord;
 use super::Origin;
 use super::Result;
+use super::Standing;
 use super::TagRecord;
 use super::Verified;
 use super::index::Facts;
@@ -66,11 +67,15 @@ impl Truth {
     }
 
     pub(super) async fn drop_tag(&self, of: &RepositoryKey, tag: &Tag) -> Result<()> {
-        Ok(self.0.remove_record(&RecordPath::tag(of, tag)).await?)
+        self.drop_records(&[RecordPath::tag(of, tag)]).await
     }
 
     pub(super) async fn drop_link(&self, of: &RepositoryKey, digest: &Digest) -> Result<()> {
-        Ok(self.0.remove_record(&RecordPath::link(of, digest)).await?)
+        self.drop_records(&[RecordPath::link(of, digest)]).await
+    }
+
+    pub(super) async fn drop_records(&self, paths: &[RecordPath]) -> Result<()> {
+        Ok(self.0.remove_records(paths).await?)
     }
 
     pub(super) async fn publish(&self, key: &BlobKey, verified: Verified) -> Result<()> {
@@ -78,8 +83,8 @@ impl Truth {
         Ok(())
     }
 
-    pub(super) async fn remove(&self, key: &BlobKey) -> Result<()> {
-        Ok(self.0.remove(key).await?)
+    pub(super) async fn remove(&self, keys: &[BlobKey]) -> Result<()> {
+        Ok(self.0.remove(keys).await?)
     }
 
     /// The open file of stored bytes.
@@ -102,7 +107,8 @@ impl Truth {
                 .filter(|manifest| manifest.media_type.is_manifest())
                 .map_or(kind, |manifest| self::kind(&manifest));
         }
-        Ok(Some(LinkRecord { digest: key.digest, generation: key.generation, size, kind, origin, at }))
+        let (digest, generation, standing) = (key.digest, key.generation, Standing::default());
+        Ok(Some(LinkRecord { digest, generation, size, kind, origin, at, standing }))
     }
 
     /// What the tree says of the last start. One that can't be read is as good as none: the index is made anew.
@@ -134,7 +140,7 @@ impl Truth {
     }
 
     pub(super) async fn drop_state(&self, kind: &'static str, id: &str) -> Result<()> {
-        Ok(self.0.remove_record(&RecordPath::state(kind, id)?).await?)
+        self.drop_records(&[RecordPath::state(kind, id)?]).await
     }
 
     pub(super) async fn forget_state(&self, kind: &'static str, id: &str) -> Result<()> {

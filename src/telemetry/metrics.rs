@@ -133,6 +133,7 @@ pub struct Metrics {
     store_free: Gauge,
     evicted: Counter,
     collected: Counter,
+    collections_failed: Counter,
     saved_pulls: Counter,
     history_bytes: Gauge,
     history_dropped: Counter,
@@ -177,6 +178,7 @@ impl Metrics {
             store_free: Gauge::default(),
             evicted: Counter::default(),
             collected: Counter::default(),
+            collections_failed: Counter::default(),
             saved_pulls: Counter::default(),
             history_bytes: Gauge::default(),
             history_dropped: Counter::default(),
@@ -224,6 +226,7 @@ impl Metrics {
         list.register("store_free_bytes", "Bytes free on the store's file system", self.store_free.clone());
         list.register("evicted_bytes", "Bytes taken out to stay within the size", self.evicted.clone());
         list.register("gc_freed_bytes", "Bytes collected because nothing named them", self.collected.clone());
+        list.register("gc_failures", "Collections of everything that broke off", self.collections_failed.clone());
         list.register("saved_pulls", "Manifests served without a pull of the upstream", self.saved_pulls.clone());
         list.register("history_bytes", "Bytes of the history of pulls", self.history_bytes.clone());
         list.register("history_dropped", "Uses that were not written down", self.history_dropped.clone());
@@ -338,6 +341,11 @@ impl Metrics {
     /// Bytes were collected because nothing named them.
     pub fn collected(&self, bytes: u64) {
         self.collected.inc_by(bytes);
+    }
+
+    /// A collection of everything broke off.
+    pub fn collection_failed(&self) {
+        self.collections_failed.inc();
     }
 
     /// A manifest was served without a pull of the upstream's.

@@ -154,6 +154,10 @@ impl Runs {
     ///
     /// There is no room for another run or tag, or the run's record can't be read.
     pub async fn pin(&self, run: &str, repository: &RepositoryKey, tag: &Tag, digest: Digest) -> Result<Digest, Error> {
+        if repository.is_hosted() && !self.0.protect(repository, &digest).await? {
+            // The tag went meanwhile and took it along: what is served is in memory, and there is nothing to be held.
+            return Ok(digest);
+        }
         self.0.note(run, (repository, tag), digest, Mode::First).await
     }
 
@@ -358,6 +362,18 @@ impl Inner {
                 Noted::Ended => drop(run.writing.lock().await),
             }
         }
+    }
+
+    /// Keeps a manifest from the collector until it sees what the run notes. False where it is gone.
+    async fn protect(&self, repository: &RepositoryKey, digest: &Digest) -> Result<bool, Error> {
+        match self.store.lease(digest).await {
+            // While the index is being rebuilt nothing is collected.
+            Err(store::Error::Incomplete) => return Ok(true),
+            Err(error) => return Err(Error::Store(error)),
+            Ok(false) => return Ok(false),
+            Ok(true) => {}
+        }
+        Ok(self.store.held(repository, digest).await.map_err(Error::Store)?.is_some())
     }
 
     fn room_for_a_run(&self) -> Result<(), Error> {

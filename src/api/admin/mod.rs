@@ -3,10 +3,10 @@
 
 mod evict;
 mod inventory;
+mod progress;
 mod refresh;
 mod request;
 mod runs;
-mod scrub;
 mod status;
 
 use http::Response;
@@ -40,8 +40,10 @@ pub(super) async fn answer<B: Sent>(
         return Err(Problem::Nowhere.into());
     }
     // A page in a browser can make it send requests to addresses of this machine; it can't leave out `Origin`.
-    let writes =
-        matches!(route, route::Api::Refresh | route::Api::Evict | route::Api::Scrub | route::Api::EndRun { .. });
+    let writes = matches!(
+        route,
+        route::Api::Refresh | route::Api::Evict | route::Api::Scrub | route::Api::Gc | route::Api::EndRun { .. }
+    );
     if writes && asked.head.headers.contains_key(header::ORIGIN) {
         api.metrics.denied("origin");
         return Err(Refusal::Denied.into());
@@ -53,7 +55,8 @@ pub(super) async fn answer<B: Sent>(
         route::Api::Explain { reference } => inventory::explain(api, reference).await,
         route::Api::Refresh => refresh::answer(api, door, asked, body).await,
         route::Api::Evict => evict::answer(api, asked, body).await,
-        route::Api::Scrub => Ok(scrub::answer(api)),
+        route::Api::Scrub => Ok(progress::lines(api.scrub.start(), |progress| progress.done.is_some())),
+        route::Api::Gc => Ok(progress::lines(api.gc.start(), |progress| progress.done)),
         route::Api::Runs => runs::list(api, door, asked).await,
         route::Api::Run { id } => runs::show(api, door, asked, id).await,
         route::Api::EndRun { id } => runs::end(api, door, asked, id).await,

@@ -204,6 +204,7 @@ fn our_own_paths_are_ours() {
     for nothing in ["/api/v1/runs/", "/api/v1/runs/a/b", "/api/v1/runs/..", "/api/v1/runs/a%2eb"] {
         assert_eq!(get(nothing), Err(Problem::Nowhere), "{nothing}");
     }
+    assert_eq!(asked(&Method::POST, "/api/v1/gc"), Ok(Route::Api(Api::Gc)));
     assert_eq!(asked(&Method::POST, "/api/v1/scrub"), Ok(Route::Api(Api::Scrub)));
 }
 

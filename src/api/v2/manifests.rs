@@ -5,17 +5,21 @@ use http::StatusCode;
 use http::header;
 
 use crate::access::Action;
+use crate::access::Grant;
 use crate::access::Target;
 use crate::api::Answer;
 use crate::api::Api;
 use crate::api::Asked;
 use crate::api::Sent;
 use crate::api::body::Body;
+use crate::api::failure::Failure;
 use crate::api::headers;
 use crate::api::route::Place;
 use crate::api::route::Verb;
 use crate::api::without_body;
+use crate::cache;
 use crate::cache::Purpose;
+use crate::oci::Digest;
 use crate::oci::Reference;
 use crate::oci::Tag;
 
@@ -55,6 +59,9 @@ async fn read(api: &Api, asked: &mut Asked<'_>, place: &Place, reference: &Refer
     let (found, served_tag) = views::manifest(api, asked, place, &grant, reference, purpose).await?;
     asked.account.cache = found.status.label();
     let manifest = found.content;
+    if asked.head.method == Method::HEAD && key.is_hosted() {
+        Box::pin(before_a_push(api, asked, place, &grant, &manifest.digest)).await?;
+    }
     let mut response = if headers::is_known(&asked.head.headers, &manifest.digest) {
         without_body(StatusCode::NOT_MODIFIED)
     } else {
@@ -74,4 +81,19 @@ async fn read(api: &Api, asked: &mut Asked<'_>, place: &Place, reference: &Refer
         headers::set(response.headers_mut(), headers::SERVED_TAG, tag.as_str());
     }
     Ok(response)
+}
+
+/// HEAD by one who may push: the images of an index that are answered with 200 are not pushed again, so they stay for the
+/// lease time.
+async fn before_a_push(
+    api: &Api,
+    asked: &Asked<'_>,
+    place: &Place,
+    grant: &Grant,
+    digest: &Digest,
+) -> Result<(), Failure> {
+    let caller = asked.caller(Some(place));
+    let push = api.access.consider(&caller, Action::Push, grant.repository(), &Target::Repository).await;
+    let Ok(push) = push else { return Ok(()) };
+    if api.push.protect(&push, digest).await? { Ok(()) } else { Err(cache::Error::ManifestUnknown.into()) }
 }

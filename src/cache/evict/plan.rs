@@ -224,6 +224,7 @@ mod tests {
     use crate::oci::MediaType;
     use crate::store::LinkRecord;
     use crate::store::Origin;
+    use crate::store::Standing;
     use crate::store::TagRecord;
 
     use super::*;
@@ -233,8 +234,15 @@ mod tests {
     }
 
     fn link(n: u8, size: u64, used: u64, kind: Kind, children: Vec<Digest>) -> Linked {
-        let link =
-            LinkRecord { digest: digest(n), generation: 0, size, kind, origin: Origin::Proxied, at: Timestamp(0) };
+        let link = LinkRecord {
+            digest: digest(n),
+            generation: 0,
+            size,
+            kind,
+            origin: Origin::Proxied,
+            at: Timestamp(0),
+            standing: Standing::default(),
+        };
         Linked { link, used: Some(Timestamp(used)), children, subject: None }
     }
 

@@ -12,6 +12,7 @@ use crate::store::BlobKey;
 use crate::store::Kind;
 use crate::store::LinkRecord;
 use crate::store::Origin;
+use crate::store::Standing;
 use crate::store::TagRecord;
 use crate::store::index::BlobState;
 use crate::store::index::Change;
@@ -38,7 +39,15 @@ fn key(text: &str) -> BlobKey {
 fn record(text: &str) -> LinkRecord {
     let BlobKey { digest, generation } = key(text);
     let size = text.len() as u64;
-    LinkRecord { digest, generation, size, kind: Kind::Blob, origin: Origin::Proxied, at: Timestamp(7) }
+    LinkRecord {
+        digest,
+        generation,
+        size,
+        kind: Kind::Blob,
+        origin: Origin::Proxied,
+        at: Timestamp(7),
+        standing: Standing::default(),
+    }
 }
 
 fn tagged(tag: &str) -> TagRecord {

@@ -36,7 +36,7 @@ async fn bytes_are_published_and_removed(tree: &dyn Tree, spool: &Spool) {
     let (key, blob) = verified(spool, "layer").await;
     let next = BlobKey { generation: 1, ..key };
     assert!(tree.open(&key).await.unwrap().is_none());
-    tree.remove(&key).await.unwrap();
+    tree.remove(&[key]).await.unwrap();
     assert_eq!(text(&tree.publish(&key, blob).await.unwrap()), "layer");
     assert_eq!(spool.bytes(), 0);
     let opened = tree.open(&key).await.unwrap().unwrap();
@@ -46,8 +46,8 @@ async fn bytes_are_published_and_removed(tree: &dyn Tree, spool: &Spool) {
     let mut all: Vec<_> = tree.blobs().try_collect().await.unwrap();
     all.sort_unstable();
     assert_eq!(all, [(key, 5), (next, 5)]);
-    tree.remove(&key).await.unwrap();
-    tree.remove(&key).await.unwrap();
+    tree.remove(&[key]).await.unwrap();
+    tree.remove(&[key]).await.unwrap();
     assert!(tree.open(&key).await.unwrap().is_none());
     assert_eq!(text(&tree.open(&next).await.unwrap().unwrap()), "layer");
     assert_eq!(text(&opened), "layer", "who has it open reads on");
@@ -66,7 +66,7 @@ async fn records_are_written_over_and_removed(tree: &dyn Tree) {
     let state = RecordPath::state("store", "epoch").unwrap();
     for path in paths.iter().chain([&state]) {
         assert_eq!(tree.record(path).await.unwrap(), None);
-        tree.remove_record(path).await.unwrap();
+        tree.remove_records(std::slice::from_ref(path)).await.unwrap();
         tree.put_record(path, Bytes::from_static(b"first")).await.unwrap();
         tree.put_record(path, Bytes::from_static(b"second")).await.unwrap();
         assert_eq!(tree.record(path).await.unwrap().unwrap(), "second");
@@ -75,9 +75,11 @@ async fn records_are_written_over_and_removed(tree: &dyn Tree) {
     all.sort_unstable();
     paths.sort_unstable();
     assert_eq!(all, paths);
-    for path in paths.iter().chain([&state]) {
-        tree.remove_record(path).await.unwrap();
-        tree.remove_record(path).await.unwrap();
+    paths.push(state);
+    for _ in 0..2 {
+        tree.remove_records(&paths).await.unwrap();
+    }
+    for path in &paths {
         assert_eq!(tree.record(path).await.unwrap(), None);
     }
     assert!(tree.records().next().await.is_none());

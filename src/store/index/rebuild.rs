@@ -70,6 +70,7 @@ impl Rebuild<'_> {
         let _closed = self.store.gate.close().await;
         self.store.index.clear().await?;
         self.store.note_epoch(false).await?;
+        self.store.forget_uses().await;
         self.identify(false).await
     }
 

@@ -79,9 +79,12 @@ impl Tree for StoppingTree {
         self.1.tree()?;
         self.0.publish(key, blob).await
     }
-    async fn remove(&self, key: &BlobKey) -> tree::Result<()> {
-        self.1.tree()?;
-        self.0.remove(key).await
+    async fn remove(&self, keys: &[BlobKey]) -> tree::Result<()> {
+        for key in keys {
+            self.1.tree()?;
+            self.0.remove(std::slice::from_ref(key)).await?;
+        }
+        Ok(())
     }
     fn blobs(&self) -> BoxStream<'_, tree::Result<(BlobKey, u64)>> {
         self.0.blobs()
@@ -97,9 +100,12 @@ impl Tree for StoppingTree {
         self.1.tree()?;
         self.0.note_record(path, record).await
     }
-    async fn remove_record(&self, path: &RecordPath) -> tree::Result<()> {
-        self.1.tree()?;
-        self.0.remove_record(path).await
+    async fn remove_records(&self, paths: &[RecordPath]) -> tree::Result<()> {
+        for path in paths {
+            self.1.tree()?;
+            self.0.remove_records(std::slice::from_ref(path)).await?;
+        }
+        Ok(())
     }
     async fn forget_record(&self, path: &RecordPath) -> tree::Result<()> {
         self.1.tree()?;

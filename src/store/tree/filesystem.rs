@@ -15,6 +15,7 @@
 //! Opening a file and reading a record are a few microseconds where the kernel has seen them lately, less than handing
 //! them to another thread; so they happen in place. What writes happens on the blocking pool.
 
+use std::collections::BTreeSet;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
@@ -229,8 +230,15 @@ impl Folder {
         written
     }
 
-    fn remove(&self, path: &Path) -> Result<()> {
-        if forget(path)? { path.parent().map_or(Ok(()), |folder| self.keep_listing(folder)) } else { Ok(()) }
+    /// Removes files in this order. Each folder is brought to disk once, however many of its files went.
+    fn remove(&self, paths: impl Iterator<Item = PathBuf>) -> Result<()> {
+        let mut folders = BTreeSet::new();
+        for path in paths {
+            if forget(&path)? {
+                folders.extend(path.parent().map(Path::to_owned));
+            }
+        }
+        folders.iter().try_for_each(|folder| self.keep_listing(folder))
     }
 }
 
@@ -273,9 +281,9 @@ impl Tree for Filesystem {
         self.on_the_pool(move |folder| folder.publish(&key, blob)).await
     }
 
-    async fn remove(&self, key: &BlobKey) -> Result<()> {
-        let key = *key;
-        self.on_the_pool(move |folder| folder.remove(&folder.blob(&key))).await
+    async fn remove(&self, keys: &[BlobKey]) -> Result<()> {
+        let keys = keys.to_vec();
+        self.on_the_pool(move |folder| folder.remove(keys.iter().map(|key| folder.blob(key)))).await
     }
 
     fn blobs(&self) -> BoxStream<'_, Result<(BlobKey, u64)>> {
@@ -301,9 +309,9 @@ impl Tree for Filesystem {
         self.on_the_pool(move |folder| folder.note(&path, &record)).await
     }
 
-    async fn remove_record(&self, path: &RecordPath) -> Result<()> {
-        let path = path.clone();
-        self.on_the_pool(move |folder| folder.remove(&folder.record(&path))).await
+    async fn remove_records(&self, paths: &[RecordPath]) -> Result<()> {
+        let paths = paths.to_vec();
+        self.on_the_pool(move |folder| folder.remove(paths.iter().map(|path| folder.record(path)))).await
     }
 
     async fn forget_record(&self, path: &RecordPath) -> Result<()> {

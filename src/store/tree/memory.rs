@@ -45,8 +45,8 @@ impl Tree for Memory {
         Ok(Opened::File(range))
     }
 
-    async fn remove(&self, key: &BlobKey) -> Result<()> {
-        locked(&self.blobs).remove(key);
+    async fn remove(&self, keys: &[BlobKey]) -> Result<()> {
+        locked(&self.blobs).retain(|key, _| !keys.contains(key));
         Ok(())
     }
 
@@ -68,13 +68,13 @@ impl Tree for Memory {
         self.put_record(path, record).await
     }
 
-    async fn remove_record(&self, path: &RecordPath) -> Result<()> {
-        locked(&self.records).remove(path);
+    async fn remove_records(&self, paths: &[RecordPath]) -> Result<()> {
+        locked(&self.records).retain(|path, _| !paths.contains(path));
         Ok(())
     }
 
     async fn forget_record(&self, path: &RecordPath) -> Result<()> {
-        self.remove_record(path).await
+        self.remove_records(std::slice::from_ref(path)).await
     }
 
     fn records(&self) -> BoxStream<'_, Result<RecordPath>> {

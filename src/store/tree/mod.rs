@@ -25,6 +25,7 @@ use super::spool::Verified;
 pub use records::Kind;
 pub use records::LinkRecord;
 pub use records::Origin;
+pub use records::Standing;
 pub use records::TagRecord;
 
 /// Why the tree can't be read or written.
@@ -167,8 +168,8 @@ pub trait Tree: Debug + Send + Sync {
     /// Makes verified bytes visible: all of them, durably, or nothing. Over bytes of the same key it is a repair: who has
     /// those open goes on reading them.
     async fn publish(&self, key: &BlobKey, blob: Verified) -> Result<Opened>;
-    /// Removes bytes; removing the absent is success. Who has them open goes on reading them.
-    async fn remove(&self, key: &BlobKey) -> Result<()>;
+    /// Removes bytes, durably; removing the absent is success. Who has them open goes on reading them.
+    async fn remove(&self, keys: &[BlobKey]) -> Result<()>;
     /// All stored bytes with their sizes, in no order. An error in between means that they are not all there is.
     fn blobs(&self) -> BoxStream<'_, Result<(BlobKey, u64)>>;
     /// Reads a record.
@@ -177,8 +178,9 @@ pub trait Tree: Debug + Send + Sync {
     async fn put_record(&self, path: &RecordPath, record: Bytes) -> Result<()>;
     /// Writes a record that need not survive a power cut: the end of the process alone.
     async fn note_record(&self, path: &RecordPath, record: Bytes) -> Result<()>;
-    /// Removes a record, durably; removing the absent is success.
-    async fn remove_record(&self, path: &RecordPath) -> Result<()>;
+    /// Removes records in this order, all of them durably on return; removing the absent is success. After a power cut
+    /// before that, any of them may be gone.
+    async fn remove_records(&self, paths: &[RecordPath]) -> Result<()>;
     /// Removes a record that may be there again after a power cut; removing the absent is success.
     async fn forget_record(&self, path: &RecordPath) -> Result<()>;
     /// All records of repositories, in no order. An error in between means that they are not all there is.

@@ -73,6 +73,30 @@ pub struct LinkRecord {
     pub origin: Origin,
     /// When the link was made.
     pub at: Timestamp,
+    /// What keeps it, where it is a manifest that was pushed.
+    #[serde(default, skip_serializing_if = "Standing::is_default")]
+    pub standing: Standing,
+}
+
+/// What keeps a pushed manifest, or was the last to keep it, as far as that decides when it may go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// No tag ever meant it: it stays until somebody removes it.
+    #[default]
+    Untagged,
+    /// A tag means it, or did until it was moved to another.
+    Tagged,
+    /// It was found without a tag then, the last one having been moved to another.
+    Replaced(Timestamp),
+    /// Its last tag was removed, or the index that named it: it goes as soon as nothing else keeps it.
+    Released,
+}
+
+impl Standing {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl LinkRecord {

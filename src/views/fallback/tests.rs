@@ -2,6 +2,9 @@ use super::*;
 
 fn entry(pattern: &str, tag: &str, fallback: &[&str]) -> BuildCache {
     BuildCache {
+        max_size_each: None,
+        replaced_grace: BuildCache::REPLACED_GRACE,
+        keep_imported: None,
         pattern: pattern.parse().unwrap(),
         tag: tag.parse().unwrap(),
         fallback: fallback.iter().map(|template| template.parse().unwrap()).collect(),

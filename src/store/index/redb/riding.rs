@@ -90,6 +90,7 @@ mod tests {
     use crate::store::tree::Kind;
     use crate::store::tree::LinkRecord;
     use crate::store::tree::Origin;
+    use crate::store::tree::Standing;
     use crate::tasks::Tasks;
 
     fn open(folder: &tempfile::TempDir, name: &str) -> Redb {
@@ -104,7 +105,15 @@ mod tests {
 
     fn link(digest: Digest) -> Change {
         let kind = Kind::Blob;
-        let record = LinkRecord { digest, generation: 0, size: 1, kind, origin: Origin::Proxied, at: Timestamp(1) };
+        let record = LinkRecord {
+            digest,
+            generation: 0,
+            size: 1,
+            kind,
+            origin: Origin::Proxied,
+            at: Timestamp(1),
+            standing: Standing::default(),
+        };
         Change::Link { of: of(), record, facts: None }
     }
 
