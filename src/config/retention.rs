@@ -2,7 +2,9 @@
 
 mod policy;
 mod price;
+pub mod remote;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,6 +27,9 @@ pub use policy::PullOpen;
 pub use policy::Select;
 pub use price::Money;
 pub use price::Price;
+pub use remote::Adapter;
+pub use remote::Remote;
+pub use remote::RemoteLimits;
 
 /// The host in front of a repository's name or pattern, where there is one: a first part with a dot or a colon, or
 /// `localhost`.
@@ -49,6 +54,8 @@ pub struct Retention {
     pub policies: Vec<Policy>,
     /// What stays whatever policies say.
     pub protect: Protect,
+    /// The registries in which policies may delete, by the host as it stands in image names.
+    pub remotes: BTreeMap<String, Remote>,
 }
 
 /// What scheduled runs do.
@@ -81,12 +88,12 @@ pub struct RefsFile {
 
 impl Retention {
     pub(super) fn read(&mut self, table: &mut Table<'_>, zone: &TimeZoneName) {
-        table.later(&["remotes"]);
         table.set("mode", &mut self.mode, |value| value.word(&[("report", Mode::Report), ("apply", Mode::Apply)]));
         self.schedule = table.optional("schedule", |value| value.parsed(|text| Schedule::parse(text, zone)));
         table.within("price", |table| self.price.read(table));
         table.set("policies", &mut self.policies, policy::policies);
         table.set("protect", &mut self.protect, protect);
+        table.set("remotes", &mut self.remotes, remote::read);
     }
 }
 

@@ -236,7 +236,7 @@ pub(super) fn read(value: Option<&Value<'_>>) -> BTreeMap<String, Arc<Upstream>>
 
 /// A host as it can stand in an image's name. Without a dot, a port or `localhost` clients would take it for a part of
 /// the repository.
-fn check_host(host: &str) -> Result<(), String> {
+pub(super) fn check_host(host: &str) -> Result<(), String> {
     if HUB_ALIASES.contains(&host) {
         return Err(format!("`{host}` is Docker Hub, which the configuration calls docker.io"));
     }
@@ -272,7 +272,7 @@ fn endpoints(value: &Value<'_>) -> Option<Vec<Url>> {
     if found.is_empty() { None } else { Some(found) }
 }
 
-fn endpoint(text: &str) -> Result<Url, String> {
+pub(super) fn endpoint(text: &str) -> Result<Url, String> {
     let url = Url::parse(text)
         .map_err(|error| format!("`{text}` is not a URL ({error}); write one like https://registry.example.com"))?;
     if !matches!(url.scheme(), "http" | "https") {
@@ -287,7 +287,7 @@ fn endpoint(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-fn credential(value: &Value<'_>) -> Option<Credential> {
+pub(super) fn credential(value: &Value<'_>) -> Option<Credential> {
     let mut table = value.table()?;
     let username = table.optional("username", Value::text);
     let file = table.get("password_file");
@@ -340,7 +340,7 @@ pub(super) fn network(value: &Value<'_>) -> Option<IpNet> {
     })
 }
 
-fn token_host(text: &str) -> Result<String, String> {
+pub(super) fn token_host(text: &str) -> Result<String, String> {
     let wrong = || format!("`{text}` is not a host or host:port, like auth.example.com");
     let url = Url::parse(&format!("https://{text}")).map_err(|_| wrong())?;
     let bare = url.path() == "/" && !text.contains('/') && url.query().is_none() && url.username().is_empty();
@@ -350,7 +350,7 @@ fn token_host(text: &str) -> Result<String, String> {
     Ok(text.to_ascii_lowercase())
 }
 
-fn proxy(value: &Value<'_>) -> Option<Proxy> {
+pub(super) fn proxy(value: &Value<'_>) -> Option<Proxy> {
     let mut url = value.parsed(|text| {
         let url = Url::parse(text)
             .map_err(|error| format!("not a URL ({error}); write one like http://proxy.example.com:3128"))?;

@@ -6,3 +6,4 @@
 
 pub mod gc;
 pub mod records;
+pub mod remote;

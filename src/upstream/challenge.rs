@@ -59,5 +59,13 @@ pub(super) fn pull(name: &str) -> String {
     format!("repository:{name}:pull")
 }
 
+/// The scope that deletes from a repository.
+pub(super) fn delete(name: &str) -> String {
+    format!("repository:{name}:delete")
+}
+
+/// The scope that lists the repositories.
+pub(super) const CATALOG: &str = "registry:catalog:*";
+
 #[cfg(test)]
 mod tests;

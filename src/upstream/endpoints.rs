@@ -37,6 +37,7 @@ use super::credential::Credentials;
 use super::exchange::Answer;
 use super::exchange::Failed;
 use super::exchange::Question;
+use super::exchange::Right;
 use super::exchange::Session;
 use super::gate::Gate;
 use super::realm::Realms;
@@ -211,7 +212,9 @@ impl Core {
             let others = place + 1 < count;
             // One that is silent leaves time for the next.
             let until = if others { Instant::now() + (deadline - Instant::now()) / 2 } else { deadline };
-            let tries = if others { 1 } else { TRIES };
+            // A delete whose answer got lost may have been done: whoever asked looks again.
+            let once = others || question.right == Right::Delete;
+            let tries = if once { 1 } else { TRIES };
             let mut session = Session::new(self, at, endpoint, ask, question, until, is_cold);
             match self.try_endpoint(&mut session, tries, parse).await {
                 Ok(Some(found)) => return Ok(Some(found)),

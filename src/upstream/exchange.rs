@@ -24,6 +24,7 @@ use crate::net;
 use crate::net::address::Origin;
 use crate::net::fetch::is_encoded;
 use crate::net::fetch::retry_after;
+use crate::oci::RepositoryName;
 
 use super::Error;
 use super::Fault;
@@ -45,7 +46,9 @@ const USER_AGENT: &str = concat!("larder/", env!("CARGO_PKG_VERSION"));
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) method: Method,
-    /// Behind `/v2/<name>/`.
+    /// What it may do, and so where its path begins.
+    pub(super) right: Right,
+    /// Behind what [`Right`] says.
     pub(super) path: String,
     pub(super) query: Option<String>,
     /// As the metrics call it.
@@ -54,6 +57,19 @@ pub(super) struct Question {
     pub(super) reading: Reading,
     /// Whether it asks for what a tag is: an unusable answer to that opens the circuit.
     pub(super) is_tag: bool,
+}
+
+/// What a question needs of the registry: its scope in a token, and where its path begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Right {
+    /// To pull: below `/v2/<name>/`.
+    Pull,
+    /// To pull, from an API that a registry has beside the specification's: the path is whole.
+    Beside,
+    /// To delete: below `/v2/<name>/`. Such a question is asked once, and no redirect of it is followed.
+    Delete,
+    /// To list the repositories: below `/v2/`.
+    Catalog,
 }
 
 /// What becomes of the answer's body.
@@ -68,6 +84,15 @@ pub(super) enum Reading {
 }
 
 impl Question {
+    /// The path, with the repository's name in it.
+    fn path_for(&self, name: &RepositoryName) -> String {
+        match self.right {
+            Right::Pull | Right::Delete => format!("v2/{name}/{}", self.path),
+            Right::Catalog => format!("v2/{}", self.path),
+            Right::Beside => self.path.clone(),
+        }
+    }
+
     /// Whether the upstream's quota counts it.
     pub(super) fn is_pull(&self) -> bool {
         self.method == Method::GET && self.kind == "manifest"
@@ -318,7 +343,7 @@ impl Session<'_> {
     /// Follows redirects. The authorization stays behind as soon as scheme, host or port changes, for good.
     async fn follow(&mut self) -> Result<(Response<Incoming>, Part, Origin), Failed> {
         let core = self.core;
-        let mut url = self.endpoint.base(&format!("v2/{}/{}", self.ask.name, self.question.path));
+        let mut url = self.endpoint.base(&self.question.path_for(&self.ask.name));
         url.set_query(self.question.query.as_deref());
         let mut origin = self.endpoint.origin.clone();
         let mut headers = self.question.headers.clone();
@@ -335,6 +360,10 @@ impl Session<'_> {
             let answer = core.send(self.question.kind, asked, &origin, part, self.deadline).await?;
             if !is_redirect(answer.status()) {
                 return Ok((answer, part, origin));
+            }
+            if self.question.right == Right::Delete {
+                let message = format!("{} redirects a delete, which is not followed", origin.host());
+                return Err(Failed::uncounted(Error::new(Fault::Unusable, message), part));
             }
             let next = redirected(&url, answer.headers()).map_err(|error| Failed::new(error, part))?;
             discard(answer.into_body()).await;

@@ -20,6 +20,7 @@ pub mod remote;
 mod session;
 pub mod state;
 mod token;
+pub mod write;
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -45,6 +46,8 @@ pub use state::Budget;
 pub use state::EndpointState;
 pub use state::Health;
 pub use state::State;
+pub use write::Document;
+pub use write::Removal;
 
 /// What a call ends in.
 pub type Result<T> = std::result::Result<T, Error>;

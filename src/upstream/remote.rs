@@ -40,6 +40,7 @@ use super::endpoints::Core;
 use super::endpoints::Endpoint;
 use super::exchange::Question;
 use super::exchange::Reading;
+use super::exchange::Right;
 use super::listing::Cursors;
 use super::listing::Listing;
 use super::realm::Realms;
@@ -67,7 +68,7 @@ pub struct Deps {
 /// One registry over HTTP.
 #[derive(Debug)]
 pub struct Remote {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     config: Config,
     cursors: Cursors,
 }
@@ -78,6 +79,14 @@ impl Remote {
     /// # Errors
     /// The `ca_file` or the proxy can't be used.
     pub fn open(host: &str, config: &Config, deps: &Deps) -> Result<Arc<dyn Upstream>> {
+        Ok(Arc::new(Self::new(host, config, deps)?))
+    }
+
+    /// The same, for whoever also lists repositories and deletes.
+    ///
+    /// # Errors
+    /// As [`Remote::open`].
+    pub fn new(host: &str, config: &Config, deps: &Deps) -> Result<Self> {
         let unusable = |what: &str| Error::new(Fault::Unusable, format!("setting up the upstream {host}: {what}"));
         let trust = match &config.ca_file {
             None => deps.trust.clone(),
@@ -111,11 +120,11 @@ impl Remote {
             events: deps.events.clone(),
             tasks: deps.tasks.clone(),
         };
-        Ok(Arc::new(Self { core: Arc::new(core), config: config.clone(), cursors: Cursors::default() }))
+        Ok(Self { core: Arc::new(core), config: config.clone(), cursors: Cursors::default() })
     }
 
     /// Whether the configuration allows that repository.
-    fn check(&self, ask: &Ask) -> Result<()> {
+    pub(super) fn check(&self, ask: &Ask) -> Result<()> {
         let name = ask.name.as_str();
         let allowed = self.config.allow.is_empty() || self.config.allow.iter().any(|glob| glob.matches(name));
         if allowed && !self.config.deny.iter().any(|glob| glob.matches(name)) {
@@ -164,7 +173,7 @@ const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
 
 pub(super) fn question(path: String, kind: &'static str, reading: Reading) -> Question {
     let (method, headers) = (Method::GET, HeaderMap::new());
-    Question { method, path, query: None, kind, headers, reading, is_tag: false }
+    Question { method, right: Right::Pull, path, query: None, kind, headers, reading, is_tag: false }
 }
 
 #[async_trait]

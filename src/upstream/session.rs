@@ -26,6 +26,7 @@ use super::endpoints::Endpoint;
 use super::endpoints::Known;
 use super::exchange::Failed;
 use super::exchange::Question;
+use super::exchange::Right;
 use super::token::Key;
 use super::token::Token;
 
@@ -109,7 +110,7 @@ impl<'a> Session<'a> {
                 Ok(())
             }
             Some(known) => {
-                let scope = known.scope(self.ask.name.as_str());
+                let scope = self.scope(Some(&known));
                 let Challenge::Bearer(bearer) = known.challenge else { return Ok(()) };
                 self.take_token(&bearer, scope).await
             }
@@ -123,7 +124,8 @@ impl<'a> Session<'a> {
             return Err(self.denied());
         }
         let challenge = challenge::read(headers);
-        if let Some(challenge) = &challenge {
+        // What a delete or the catalog needs says nothing of the next pull.
+        if let (Some(challenge), Right::Pull | Right::Beside) = (&challenge, self.question.right) {
             self.endpoint.learn(Known::new(challenge.clone(), self.ask.name.as_str()));
         }
         if status == StatusCode::FORBIDDEN {
@@ -155,8 +157,7 @@ impl<'a> Session<'a> {
     }
 
     async fn after_bearer(&mut self, bearer: &Bearer) -> Result<(), Failed> {
-        let own = challenge::pull(self.ask.name.as_str());
-        let scope = bearer.scope.clone().unwrap_or(own);
+        let scope = bearer.scope.clone().unwrap_or_else(|| self.scope(None));
         let Sent::Token { token, key, .. } = &self.sent else {
             return self.take_token(bearer, scope).await;
         };
@@ -288,8 +289,24 @@ impl<'a> Session<'a> {
         })
     }
 
+    /// The scope that the question needs, as far as it can be known before the endpoint says so.
+    fn scope(&self, known: Option<&Known>) -> String {
+        let name = self.ask.name.as_str();
+        match (self.question.right, known) {
+            (Right::Delete, _) => challenge::delete(name),
+            (Right::Catalog, _) => challenge::CATALOG.to_owned(),
+            (Right::Pull | Right::Beside, Some(known)) => known.scope(name),
+            (Right::Pull | Right::Beside, None) => challenge::pull(name),
+        }
+    }
+
     fn denied(&self) -> Failed {
-        let message = format!("{} does not allow us {}", self.endpoint.origin.host(), self.ask.name);
+        let (host, name) = (self.endpoint.origin.host(), &self.ask.name);
+        let message = match self.question.right {
+            Right::Pull | Right::Beside => format!("{host} does not allow us {name}"),
+            Right::Delete => format!("{host} does not allow us to delete in {name}"),
+            Right::Catalog => format!("{host} does not allow us its list of repositories"),
+        };
         Failed::uncounted(Error::new(Fault::Denied, message), Part::Registry)
     }
 }

@@ -21,6 +21,7 @@ mod mount;
 mod names;
 mod outage;
 mod pull;
+mod remotes;
 mod resume;
 mod runs;
 mod sending;
