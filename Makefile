@@ -50,6 +50,10 @@ pipeline: build ## no internet, root: a CI run that builds, pushes and builds on
 bench: ## the benchmarks whose figures stand in the README
 	$(CARGO) bench
 
+.PHONY: model
+model: ## two million steps of pushes, removals, crashes and collections against the model (some minutes)
+	MODEL_CASES=13500 MODEL_STEPS=300 $(CARGO) test --release --test model
+
 .PHONY: docs
 docs: ## the documentation of the code, target/doc/larder
 	$(CARGO) doc --no-deps --document-private-items
