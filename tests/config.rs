@@ -125,6 +125,14 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
             "larder.yaml:1:25: gc.every: `soon` is not a duration; write a number with its unit, like 30s, 10m, 1h30m or 30d",
         ),
         (
+            "forges: { hub: { kind: gitlap } }\n",
+            "larder.yaml:1:24: forges.hub.kind: `gitlap` is not known here; did you mean `gitlab`?",
+        ),
+        (
+            "forges: { tea: { kind: gitea } }\n",
+            "larder.yaml:1:16: forges.tea: `api` is missing: every Gitea has its own, like https://gitea.example.com/api/v1",
+        ),
+        (
             "timezone: Europe/Berln\n",
             "larder.yaml:1:11: timezone: `Europe/Berln` is not a time zone; write UTC, or a name of the IANA database like Europe/Berlin",
         ),
@@ -470,6 +478,8 @@ fn everything_set() -> Loaded {
         ("corp.pem", certificate),
         ("tls.key", "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n"),
         ("hub", "password\n"),
+        ("forge", "token\n"),
+        ("webhook", "secret\n"),
         ("config.json", "{}"),
         ("htpasswd", "ci:$2y$05$abc\n"),
     ] {
@@ -483,6 +493,7 @@ fn everything_set() -> Loaded {
     let text = text.join("\n");
     let text = text.replace("/run/secrets/hub", "hub").replace("~/.docker/config.json", "config.json");
     let text = text.replace("/etc/larder/htpasswd", "htpasswd");
+    let text = text.replace("/run/secrets/forge", "forge").replace("/run/secrets/webhook", "webhook");
     let environment = |name: &str| (name == "GHCR_TOKEN").then(|| "token".to_owned());
     load_in(folder.path(), &text, &environment).unwrap()
 }

@@ -8,6 +8,7 @@ pub mod access;
 pub mod client;
 mod document;
 pub mod duration;
+pub mod forge;
 pub mod history;
 pub mod limits;
 pub mod listen;
@@ -39,6 +40,7 @@ use crate::schedule::TimeZoneName;
 
 pub use access::Access;
 pub use access::Action;
+pub use forge::Forge;
 pub use history::History;
 pub use limits::Limits;
 pub use listen::Admin;
@@ -98,6 +100,8 @@ pub struct Config {
     pub gc: Gc,
     /// How what is stored is hashed again.
     pub scrub: Scrub,
+    /// Where code lives, by the names that policies and hooks have for it.
+    pub forges: BTreeMap<String, Arc<Forge>>,
     /// The time zone of every schedule.
     pub timezone: TimeZoneName,
     /// What goes and what stays.
@@ -239,6 +243,7 @@ impl Config {
             build_caches: Vec::new(),
             gc: Gc::default(),
             scrub: Scrub::default(),
+            forges: BTreeMap::new(),
             timezone: TimeZoneName::default(),
             retention: Retention::default(),
             history: History::default(),
@@ -255,7 +260,7 @@ impl Config {
 
     fn read(&mut self, root: &Value<'_>, sources: &Sources) {
         let Some(mut table) = root.table() else { return };
-        table.later(&["index", "forges", "hooks", "warm", "notify"]);
+        table.later(&["index", "hooks", "warm", "notify"]);
         let listen = table.get("listen");
         let listen_place = place(listen.as_ref(), root, sources);
         if sources.listen.is_empty() {
@@ -278,6 +283,7 @@ impl Config {
         table.set("build_caches", &mut self.build_caches, views::build_caches);
         table.within("gc", |table| self.gc.read(table));
         table.within("scrub", |table| self.scrub.read(table));
+        table.set("forges", &mut self.forges, forge::forges);
         table.set("timezone", &mut self.timezone, |value| value.parsed(TimeZoneName::parse));
         table.within("retention", |table| self.retention.read(table, &self.timezone));
         table.within("history", |table| self.history.read(table));

@@ -205,7 +205,7 @@ impl Upstream {
     }
 }
 
-fn is_loopback(url: &Url) -> bool {
+pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
         Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
@@ -272,6 +272,7 @@ fn endpoints(value: &Value<'_>) -> Option<Vec<Url>> {
     if found.is_empty() { None } else { Some(found) }
 }
 
+/// Reads a URL that something is asked at.
 pub(super) fn endpoint(text: &str) -> Result<Url, String> {
     let url = Url::parse(text)
         .map_err(|error| format!("`{text}` is not a URL ({error}); write one like https://registry.example.com"))?;
@@ -350,6 +351,7 @@ pub(super) fn token_host(text: &str) -> Result<String, String> {
     Ok(text.to_ascii_lowercase())
 }
 
+/// Reads a proxy; its password comes from the environment.
 pub(super) fn proxy(value: &Value<'_>) -> Option<Proxy> {
     let mut url = value.parsed(|text| {
         let url = Url::parse(text)

@@ -24,6 +24,8 @@ use crate::config::Config;
 use crate::config::Reload;
 use crate::config::client;
 use crate::events::Events;
+use crate::forge;
+use crate::forge::Forges;
 use crate::history::History;
 use crate::net::Trust;
 use crate::push::Push;
@@ -68,6 +70,9 @@ pub enum Error {
     /// An upstream can't be set up.
     #[error("setting up the upstreams")]
     Repositories(#[source] repository::Error),
+    /// A forge can't be set up.
+    #[error(transparent)]
+    Forges(#[from] forge::Error),
     /// An address can't be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -100,6 +105,7 @@ pub struct App {
     push: Push,
     scrub: Scrub,
     gc: Gc,
+    forges: Forges,
     api: Arc<Api>,
     tasks: Tasks,
     metrics: Arc<Metrics>,
@@ -124,24 +130,15 @@ pub async fn build(config: Receiver<Arc<Config>>, logging: Option<Logging>, cloc
     let deps = deps(&now, &clock, &tasks, &metrics);
     let repositories = Repositories::new(&settings(&now, &registry), upstreams(deps.clone()));
     let repositories = Arc::new(repositories.map_err(Error::Repositories)?);
-    let signing = Signing { key: token_key(&store).await?, clock: clock.clone() };
-    let access = Access::new(&now.access, &now.limits, Arc::clone(&repositories), Arc::clone(&metrics), signing);
-    let access = Arc::new(access);
+    let access = access(&now, &store, &repositories, &deps).await?;
     let history = history(&now, &store, &deps).await;
     let cache = cache(&now, &store, &history, &repositories, &deps);
+    let forges = forges(&now, &store, &deps)?;
     let facts = Facts { listen: registry.clone(), store: now.store.path.clone(), max_bytes: now.store.max_size };
     let scrub = Scrub::new(store.clone(), clock.clone(), tasks.clone(), now.scrub.rate);
     let views = views(&now, &store, &clock, &tasks, &metrics);
     let gc = collector(&now, &store, &views, (&clock, &tasks, &metrics));
-    let report = Report::new(
-        store.clone(),
-        cache.clone(),
-        Arc::clone(&access),
-        Arc::clone(&repositories),
-        Arc::clone(&metrics),
-        clock,
-        facts,
-    );
+    let report = report(&store, &cache, (&access, &repositories), &deps, facts);
     let push = pushes(&now, &store, &repositories, (&tasks, &metrics)).await?;
     let services = Services {
         cache: cache.clone(),
@@ -173,6 +170,7 @@ pub async fn build(config: Receiver<Arc<Config>>, logging: Option<Logging>, cloc
         push,
         scrub,
         gc,
+        forges,
         api,
         tasks,
         metrics,
@@ -238,7 +236,7 @@ impl App {
         if cut > 0 {
             tracing::warn!(connections = cut, "transfers were cut: they took longer than `drain`");
         }
-        drop((self.cache, self.history, self.push, self.views, self.scrub, self.gc));
+        drop((self.cache, self.history, self.push, self.views, self.scrub, self.gc, self.forges));
         self.tasks.stop().await;
         let closed = self.store.close().await;
         drop(self.store);
@@ -262,6 +260,7 @@ impl App {
         let (certificates, stopping) = (self.certificates.clone(), self.tasks.stopping());
         let (logging, api) = (self.logging.clone(), Arc::clone(&self.api));
         let (push, views, gc) = (self.push.clone(), self.views.clone(), self.gc.clone());
+        let forges = self.forges.clone();
         async move {
             loop {
                 tokio::select! {
@@ -277,6 +276,9 @@ impl App {
                 views.fallbacks.reload(now.build_caches.clone());
                 views.runs.reload(now.runs.clone());
                 gc.reload(gc::Settings::of(&now));
+                if let Err(error) = forges.reload(&now.forges) {
+                    tracing::error!(error = %crate::telemetry::chain(&error), "the forges stay as they were");
+                }
                 push.set_uploads(now.access.limits.uploads);
                 api.set_clients(now.external_url.clone(), client::target(&now, &registry));
                 if let Some(logging) = &logging
@@ -292,6 +294,30 @@ impl App {
             }
         }
     }
+}
+
+/// Who may do what.
+async fn access(
+    config: &Config,
+    store: &Store,
+    repositories: &Arc<Repositories>,
+    deps: &Deps,
+) -> Result<Arc<Access>, Error> {
+    let signing = Signing { key: token_key(store).await?, clock: deps.clock.clone() };
+    let (repositories, metrics) = (Arc::clone(repositories), Arc::clone(&deps.metrics));
+    Ok(Arc::new(Access::new(&config.access, &config.limits, repositories, metrics, signing)))
+}
+
+/// What tells how things are.
+fn report(
+    store: &Store,
+    cache: &Cache,
+    (access, repositories): (&Arc<Access>, &Arc<Repositories>),
+    deps: &Deps,
+    facts: Facts,
+) -> Report {
+    let (access, repositories, metrics) = (Arc::clone(access), Arc::clone(repositories), Arc::clone(&deps.metrics));
+    Report::new(store.clone(), cache.clone(), access, repositories, metrics, deps.clock.clone(), facts)
 }
 
 /// The key that tokens are signed with: drawn once, kept with the store, so that a restart ends no token. Where it can't be
@@ -345,6 +371,12 @@ fn deps(config: &Config, clock: &Clock, tasks: &Tasks, metrics: &Arc<Metrics>) -
     let events = Events::new(config.limits.events, Arc::new(move |count| counted.events_lost(count)));
     let (clock, tasks, metrics) = (clock.clone(), tasks.clone(), Arc::clone(metrics));
     Deps { clock, metrics, tasks, events, trust: Trust::load() }
+}
+
+/// Where code lives.
+fn forges(config: &Config, store: &Store, deps: &Deps) -> Result<Forges, forge::Error> {
+    let (store, clock, metrics) = (store.clone(), deps.clock.clone(), Arc::clone(&deps.metrics));
+    Forges::new(&config.forges, forge::Deps { store, clock, metrics, trust: deps.trust.clone() })
 }
 
 /// Makes the clients of upstreams.

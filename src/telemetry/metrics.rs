@@ -75,6 +75,18 @@ struct ReasonLabel {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ForgeRequestLabels {
+    forge: String,
+    kind: &'static str,
+    status: Status,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ForgeLabel {
+    forge: String,
+}
+
 /// Seconds from a request to its first byte: from a hit in memory to an upstream's time-out.
 const FIRST_BYTE_BUCKETS: [f64; 13] =
     [0.000_25, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
@@ -146,6 +158,8 @@ pub struct Metrics {
     runs: Gauge,
     run_pins: Gauge,
     runs_refused: Family<ReasonLabel, Counter>,
+    forge_requests: Family<ForgeRequestLabels, Counter>,
+    forge_budget: Family<ForgeLabel, Gauge>,
     events_lost: Counter,
     panics: Counter,
 }
@@ -191,6 +205,8 @@ impl Metrics {
             runs: Gauge::default(),
             run_pins: Gauge::default(),
             runs_refused: Family::default(),
+            forge_requests: Family::default(),
+            forge_budget: Family::default(),
             events_lost: Counter::default(),
             panics: Counter::default(),
         };
@@ -243,6 +259,12 @@ impl Metrics {
         list.register("runs", "Runs of pipelines that live", self.runs.clone());
         list.register("run_pins", "Tags that those runs saw", self.run_pins.clone());
         list.register("runs_refused", "Answers refused because a run had no room", self.runs_refused.clone());
+        list.register("forge_requests", "Requests to the APIs of forges", self.forge_requests.clone());
+        list.register(
+            "forge_budget_remaining",
+            "Requests that the forge still allows, as it says itself",
+            self.forge_budget.clone(),
+        );
         list.register("events_lost", "Events that were not told, because too many came", self.events_lost.clone());
         list.register("panics", "Requests that failed by a fault of the program", self.panics.clone());
         self
@@ -406,6 +428,17 @@ impl Metrics {
     /// There was no room for another run (`runs`), or for another tag in one (`tags`).
     pub fn run_refused(&self, reason: &'static str) {
         self.runs_refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// A forge answered with `status`, or not at all (0). `kind`: `branches`, `pull requests`.
+    pub fn forge_request(&self, forge: &str, kind: &'static str, status: u16) {
+        let labels = ForgeRequestLabels { forge: forge.to_owned(), kind, status: Status(status) };
+        self.forge_requests.get_or_create(&labels).inc();
+    }
+
+    /// What a forge says is left of the requests that it allows.
+    pub fn forge_budget(&self, forge: &str, remaining: u64) {
+        self.forge_budget.get_or_create(&ForgeLabel { forge: forge.to_owned() }).set(signed(remaining));
     }
 
     /// So many events were not told, because too many came.

@@ -10,6 +10,7 @@ mod access;
 mod admin;
 mod damage;
 mod fallback;
+mod forges;
 mod freshness;
 mod full_disk;
 mod history;

@@ -1,6 +1,7 @@
 //! What the integration tests share: larder itself in this process, a scripted upstream, images, a client.
 
 pub mod client;
+pub mod forge;
 pub mod hosted;
 pub mod images;
 pub mod larder;
