@@ -5,5 +5,7 @@
 //! was planned.
 
 pub mod gc;
+pub mod plan;
 pub mod records;
 pub mod remote;
+pub mod sizes;
