@@ -29,6 +29,8 @@ pub(super) struct Candidate<'a> {
     /// None for an untagged manifest.
     pub(super) tag: Option<&'a Tag>,
     pub(super) pushed_at: Option<Timestamp>,
+    /// A moment when it was there already.
+    pub(super) there_at: Option<Timestamp>,
     pub(super) used: Used,
     pub(super) reading: &'a Reading,
     pub(super) newest: Rank,
@@ -195,6 +197,9 @@ impl Candidate<'_> {
         if self.reading.branches.is_empty() {
             return Some(Because::Unknown(Unknown::Branch));
         }
+        if !self.is_told_by(book.listed, now) {
+            return Some(Because::Unknown(Unknown::Later));
+        }
         (now < until).then_some(Because::BranchEnded { until })
     }
 
@@ -211,6 +216,9 @@ impl Candidate<'_> {
             PullStanding::Closed(at) => at,
             PullStanding::ClosedLongAgo => Timestamp(now.0.saturating_sub(millis(CLOSED_KNOWN_FOR))),
         };
+        if !self.is_told_by(book.listed, now) {
+            return Some(Because::Unknown(Unknown::Later));
+        }
         let until = self.end(closed, then);
         (now < until).then_some(Because::PullEnded { until })
     }
@@ -226,6 +234,12 @@ impl Candidate<'_> {
             }
         }
         last
+    }
+
+    /// Whether a list that was begun at `listed` can tell of the end of what it belongs to. What was pushed later may belong to
+    /// something that was not there then. `now` is before anything was looked at.
+    fn is_told_by(&self, listed: Timestamp, now: Timestamp) -> bool {
+        listed >= now || self.there_at.is_some_and(|at| at < listed)
     }
 
     /// When what belonged to something that ended `since` then goes: what was pushed later counts from its push.

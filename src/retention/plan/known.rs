@@ -94,6 +94,8 @@ pub struct BranchBook {
     /// tags.
     by_slug: BTreeMap<String, Standing>,
     first_listed: Timestamp,
+    /// When the list was begun: what came later it can't tell of.
+    pub(super) listed: Timestamp,
 }
 
 /// Whether a branch lives.
@@ -107,11 +109,12 @@ pub enum Standing {
 
 impl BranchBook {
     /// The book of a complete list. `dead` are those that were there before, with the times of their ends; what is in neither
-    /// was not there at `first_listed`, the time of the first complete list ever.
+    /// was not there at `first_listed`, the time of the first complete list ever; this one was begun at `listed`.
     pub fn new<'a>(
         alive: impl IntoIterator<Item = &'a str>,
         dead: impl IntoIterator<Item = (&'a str, Timestamp)>,
         first_listed: Timestamp,
+        listed: Timestamp,
     ) -> Self {
         let mut by_slug: BTreeMap<String, Standing> = BTreeMap::new();
         for (branch, since) in dead {
@@ -128,7 +131,7 @@ impl BranchBook {
                 by_slug.insert(slug, Standing::Alive(Arc::clone(&name)));
             }
         }
-        Self { by_slug, first_listed }
+        Self { by_slug, first_listed, listed }
     }
 
     /// Whether some branch, living or dead, is written like this tag.
@@ -168,6 +171,7 @@ pub struct PullBook {
     closed: HashMap<u64, Timestamp>,
     closed_branches: HashMap<String, Timestamp>,
     highest: u64,
+    pub(super) listed: Timestamp,
 }
 
 /// Whether a pull request is open.
@@ -184,6 +188,11 @@ pub enum PullStanding {
 }
 
 impl PullBook {
+    /// An empty book of a list that was begun then.
+    pub fn new(listed: Timestamp) -> Self {
+        Self { listed, ..Self::default() }
+    }
+
     /// Adds one that is open.
     pub fn add_open(&mut self, number: u64, branch: &str, commit: &str) {
         self.open.insert(number);
@@ -240,7 +249,7 @@ mod tests {
     #[test]
     fn branches_that_are_written_alike_keep_each_other() {
         let dead = [("feature-a", Timestamp(5)), ("old/x", Timestamp(7)), ("old-x", Timestamp(9))];
-        let book = BranchBook::new(["feature/a", "Main"], dead, Timestamp(1));
+        let book = BranchBook::new(["feature/a", "Main"], dead, Timestamp(1), Timestamp(9));
         assert_eq!(book.standing("feature-a"), Standing::Alive("feature/a".into()));
         assert_eq!(book.standing("main"), Standing::Alive("Main".into()));
         assert_eq!(book.standing("old-x"), Standing::Gone(Timestamp(9)), "the later end counts");
@@ -251,14 +260,14 @@ mod tests {
     #[test]
     fn a_branch_that_was_cut_short_counts_as_those_that_begin_so() {
         let long = format!("feature/{}", "x".repeat(80));
-        let book = BranchBook::new([long.as_str()], [], Timestamp(1));
+        let book = BranchBook::new([long.as_str()], [], Timestamp(1), Timestamp(9));
         assert_eq!(book.standing(&format!("feature-{}", "x".repeat(50))), Standing::Alive(long.as_str().into()));
         assert_eq!(book.standing("feature-x"), Standing::Gone(Timestamp(1)), "a short one is whole");
     }
 
     #[test]
     fn a_pull_request_is_known_by_number_branch_and_head() {
-        let mut book = PullBook::default();
+        let mut book = PullBook::new(Timestamp(9));
         book.add_open(12, "fix/a", "abcdef0123456789");
         book.add_closed(11, "fix/b", Timestamp(5));
         assert_eq!(book.by_number(12), PullStanding::Open(12));

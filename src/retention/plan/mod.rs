@@ -54,7 +54,7 @@ pub type Firsts = BTreeMap<String, (Digest, Timestamp)>;
 /// What is to be decided.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
-    /// The time.
+    /// The time, before anything was looked at.
     pub now: Timestamp,
     /// The policies.
     pub policies: &'a [Policy],

@@ -217,8 +217,8 @@ impl<'a> Work<'a> {
                 continue;
             }
             let tag = item.tag.map(|(_, fact)| &fact.tag);
-            let candidate =
-                Candidate { tag, pushed_at: item.pushed_at(), used: self.used(item), reading, newest, version };
+            let (pushed_at, there_at, used) = (item.pushed_at(), self.there_at(item), self.used(item));
+            let candidate = Candidate { tag, pushed_at, there_at, used, reading, newest, version };
             if let Some((keep, because)) = keep::kept(policy, sources, &candidate, self.question.now) {
                 let why = Why::Kept { policy: *number, item: keep, because };
                 if finding.why.is_none() || !is_doubtful(&why) {
@@ -266,12 +266,22 @@ impl<'a> Work<'a> {
         }
         let Some((key, digest)) = item.key() else { return Verdict::Stays(Why::Unselected) };
         let now = self.question.now;
-        let known = self.question.first.get(&self.there.holding.repository).and_then(|known| known.get(&key));
-        // A tag that moved is another one, whose grace begins anew.
-        let since = known.filter(|(before, _)| *before == digest).map_or(now, |(_, since)| *since);
+        let since = self.first_planned(&key, &digest).unwrap_or(now);
         first.insert(key, (digest, since));
         let (doom, until) = (Doom { policy, along: false }, since.after(finding.grace));
         if now >= until { Verdict::Goes(doom) } else { Verdict::Waits { doom, until } }
+    }
+
+    /// Since when it has been in the plan. A tag that moved is another one, whose grace begins anew.
+    fn first_planned(&self, key: &str, digest: &Digest) -> Option<Timestamp> {
+        let known = self.question.first.get(&self.there.holding.repository)?.get(key);
+        known.filter(|(before, _)| before == digest).map(|(_, since)| *since)
+    }
+
+    /// A moment when it was there already: its push, or the first plan that it was in.
+    fn there_at(&self, item: &Item<'a>) -> Option<Timestamp> {
+        let planned = || item.key().and_then(|(key, digest)| self.first_planned(&key, &digest));
+        item.pushed_at().or_else(planned)
     }
 
     /// What goes along with what goes, and what stays because something that stays needs it.

@@ -106,7 +106,7 @@ impl Scene {
 
     fn branches(&mut self, alive: &[&str], dead: &[(&str, u64)]) {
         let dead = dead.iter().map(|(branch, days)| (*branch, ago(*days)));
-        let book = BranchBook::new(alive.iter().copied(), dead, ago(50));
+        let book = BranchBook::new(alive.iter().copied(), dead, ago(50), NOW);
         let of = ForgeRepository { forge: "github".to_owned(), repository: "acme/app".to_owned() };
         self.knowledge.branches.insert(BranchSource::Forge(of), Ok(book));
     }

@@ -112,6 +112,8 @@ pub enum Unknown {
     Pull,
     /// Which repository of the forge that would be.
     Mapping,
+    /// What came since the list of branches or pull requests was made.
+    Later,
     /// What the forge or the file would say, and why.
     Answer(Arc<str>),
 }
@@ -235,6 +237,7 @@ impl fmt::Display for Unknown {
             Self::Branch => f.write_str("of which branch it is, is not known"),
             Self::Pull => f.write_str("its pull request is not known"),
             Self::Mapping => f.write_str("which repository of the forge it belongs to is not known"),
+            Self::Later => f.write_str("it may have come after the forge or the file was asked"),
             Self::Answer(why) => f.write_str(why),
         }
     }

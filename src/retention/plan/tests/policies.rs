@@ -35,7 +35,7 @@ fn images_of_a_pull_request_go_two_days_after_its_end() {
         scene.tag(tag, tag, days);
     }
     scene.tag("pr-5", "pushed after the end", 1);
-    let mut book = PullBook::default();
+    let mut book = PullBook::new(NOW);
     book.add_open(2, "fix/a", "0123");
     book.add_closed(3, "fix/b", ago(3));
     book.add_closed(4, "fix/c", ago(1));
@@ -114,6 +114,22 @@ fn a_branch_is_dead_only_when_the_list_of_its_repository_lacks_it() {
     assert!(scene.said("feature-a-0123abc").ends_with("the branch feature/a lives"));
     assert!(scene.said("feature-c-0123abc").contains("its branch ended, and it stays until"));
     assert!(scene.said("twice-0123abc").ends_with("the branch TWICE lives"));
+}
+
+#[test]
+fn what_came_after_the_list_of_branches_is_not_known() {
+    let mut scene = Scene::new(&policy(&format!("{BY_BRANCH}{}", ALIVE.replace("24h", "0s"))), "cache/app");
+    scene.tag("new-0123abc", "a", 1);
+    scene.tag("old-0123abc", "b", 3);
+    scene.tag("some-0123abc", "c", 0).pushed_at = None;
+    let of = ForgeRepository { forge: "github".to_owned(), repository: "acme/app".to_owned() };
+    let book = BranchBook::new(["main"], [], ago(50), ago(2));
+    scene.knowledge.branches.insert(BranchSource::Forge(of), Ok(book));
+    assert_eq!(scene.going(), ["old-0123abc"]);
+    assert!(scene.said("new-0123abc").ends_with("it may have come after the forge or the file was asked"));
+    let known = [("some-0123abc".to_owned(), (digest("c"), ago(3)))].into();
+    scene.first.insert(hosted("cache/app"), known);
+    assert_eq!(scene.going(), ["old-0123abc", "some-0123abc"], "it was in a plan before the list");
 }
 
 #[test]
