@@ -113,12 +113,11 @@ impl Inner {
             .collect();
         let pins = self.leases.pin(digests.clone()).await;
         let plan = self.plan(&of, origin, puts).await?;
-        if plan.steps.is_empty() {
-            return Ok(());
+        if !plan.steps.is_empty() {
+            self.carry_out(&of, plan, pins).await?;
         }
-        self.carry_out(&of, plan, pins).await?;
         if origin == Origin::Pushed {
-            // Each 201 is an answer that lets a client skip an upload.
+            // Each 201 is an answer that lets a client skip an upload, also where nothing had to be written for it.
             for digest in &digests {
                 self.leases.lease(*digest);
             }

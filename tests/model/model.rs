@@ -38,12 +38,12 @@ impl Model {
     pub(crate) fn keeper(
         &self,
         place: &Place,
-        began: Instant,
+        ended: Instant,
         now: Timestamp,
         keep: std::time::Duration,
     ) -> Option<String> {
         let (at, digest) = place;
-        if self.leases.get(place).is_some_and(|until| *until > began) {
+        if self.leases.get(place).is_some_and(|until| *until > ended) {
             return Some("a lease".to_owned());
         }
         let here = |digest: &Digest| self.present.contains(&(*at, *digest));
@@ -111,8 +111,10 @@ impl Model {
         self.tags.retain(|(of, _), means| !(of == at && means == digest));
         for child in UNIVERSE.known(digest).into_iter().flat_map(|known| &known.children) {
             if !self.is_tagged(*at, child) {
-                self.untagged.remove(&(*at, *child));
-                self.replaced.remove(&(*at, *child));
+                let child = (*at, *child);
+                self.untagged.remove(&child);
+                self.pushed_again.remove(&child);
+                self.replaced.remove(&child);
             }
         }
     }

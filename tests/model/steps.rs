@@ -76,7 +76,7 @@ impl ReferenceStateMachine for Reference {
             4 => (at.clone(), manifest.clone(), tags()).prop_map(|(at, manifest, tag)| Step::Put { at, manifest, tag }),
             8 => (at.clone(), manifest.clone(), tags())
                 .prop_map(|(at, manifest, tag)| Step::PutWhole { at, manifest, tag }),
-            4 => (at.clone(), tag.clone()).prop_map(|(at, tag)| Step::Untag { at, tag }),
+            6 => (at.clone(), tag.clone()).prop_map(|(at, tag)| Step::Untag { at, tag }),
             1 => (at.clone(), tag.clone(), manifest.clone())
                 .prop_map(|(at, tag, manifest)| Step::Prune { at, tag, manifest }),
             2 => (at.clone(), manifest.clone()).prop_map(|(at, manifest)| Step::Delete { at, manifest }),
@@ -84,7 +84,7 @@ impl ReferenceStateMachine for Reference {
             1 => (at.clone(), blob.clone()).prop_map(|(at, blob)| Step::DeleteBlob { at, blob }),
             1 => blob.clone().prop_map(|blob| Step::Fill { blob }),
             1 => blob.prop_map(|blob| Step::Evict { blob }),
-            2 => (0..RUNS, at, tag).prop_map(|(run, at, tag)| Step::See { run, at, tag }),
+            6 => (0..RUNS, at, tag).prop_map(|(run, at, tag)| Step::See { run, at, tag }),
             1 => (0..RUNS).prop_map(|run| Step::EndRun { run }),
             30 => Just(Step::Collect),
             3 => (1_u64..60).prop_map(|hours| Step::Age { hours }),

@@ -131,17 +131,18 @@ impl Collector {
     }
 
     fn collect(&mut self) {
-        let began = self.runtime.block_on(async { Instant::now() });
         let mut cycle = self.running.as_mut().unwrap().cycle.take().unwrap_or_else(|| self.running().gc.cycle(None));
         match self.runtime.block_on(cycle.step()) {
             Ok(true) => self.running.as_mut().unwrap().cycle = Some(cycle),
             Ok(false) | Err(gc::Error::Store(store::Error::Incomplete)) => {}
             Err(error) => panic!("{error:?}"),
         }
+        // Time passes within a step too: only what protects after it has protected all the while.
+        let ended = self.runtime.block_on(async { Instant::now() });
         let now = self.clock.now();
         let gone: Vec<_> = self.model.present.difference(&self.present()).copied().collect();
         for place in &gone {
-            let keeper = self.model.keeper(place, began, now, KEEP);
+            let keeper = self.model.keeper(place, ended, now, KEEP);
             assert_eq!(keeper, None, "{place:?} was collected");
         }
         for place in &gone {

@@ -10,7 +10,7 @@ use larder::oci::RepositoryKey;
 use larder::oci::Tag;
 
 pub(crate) const REPOSITORIES: usize = 2;
-pub(crate) const TAGS: usize = 4;
+pub(crate) const TAGS: usize = 3;
 pub(crate) const RUNS: usize = 2;
 
 pub(crate) static UNIVERSE: LazyLock<Universe> = LazyLock::new(Universe::new);

@@ -220,6 +220,20 @@ async fn a_lease_protects_what_nothing_names_yet() {
     assert!(!bench.has(&early).await && !bench.has(&Digest::of(b"upload")).await);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_push_of_what_is_here_already_is_protected_like_a_new_one() {
+    // The client was told that its push had succeeded; the layer that it relied on was collected before its manifest came.
+    let bench = Bench::new(Duration::from_hours(1)).await;
+    bench.image("layer", &["main"]).await;
+    bench.untag("main").await;
+    tokio::time::advance(Duration::from_hours(2)).await;
+    let link = vec![Put::Link { digest: Digest::of(b"layer") }];
+    bench.store.commit_if(&bench.of, link, Vec::new()).await.unwrap();
+    let progress = bench.collect().await;
+    assert_eq!((progress.manifests, progress.waiting), (1, 1));
+    assert!(bench.has(&Digest::of(b"layer")).await);
+}
+
 #[tokio::test]
 async fn what_a_run_saw_stays_while_it_lives() {
     let bench = Bench::new(Duration::ZERO).await;
