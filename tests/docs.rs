@@ -148,6 +148,7 @@ fn every_metric_is_explained_and_no_other() {
     used.run_refused("runs");
     used.forge_request("github", "branches", 200);
     used.forge_budget("github", 1);
+    used.hook("github", "news");
     let told = used.encode();
     let mut metrics = BTreeSet::new();
     for line in told.lines().filter_map(|line| line.strip_prefix("# TYPE larder_")) {

@@ -9,6 +9,7 @@ use http::StatusCode;
 
 use crate::access::Refusal;
 use crate::cache;
+use crate::forge;
 use crate::oci::ErrorCode;
 use crate::push;
 use crate::repository::NameProblem;
@@ -182,6 +183,28 @@ impl From<views::Error> for Failure {
             views::Error::Store(error) => return error.into(),
         };
         failure.because(&error)
+    }
+}
+
+impl From<&forge::Error> for Failure {
+    fn from(error: &forge::Error) -> Self {
+        let later = |message| Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message).later(None);
+        let unusable = |message| Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, message);
+        let failure = match error {
+            forge::Error::Unknown { .. } => return Problem::Nowhere.into(),
+            forge::Error::Name { .. } => Self::bad_request("the repository can't be one of that forge"),
+            forge::Error::Missing { .. } => unusable("the forge has no such repository, or does not show it"),
+            forge::Error::Denied { .. } => unusable("the forge refused larder's token"),
+            forge::Error::Answer { .. } => unusable("the forge's answer can't be used"),
+            forge::Error::RateLimited { wait, .. } => later("the forge is asked too much").later(Some(*wait)),
+            forge::Error::Fetch { .. } => later("the forge can't be reached"),
+            forge::Error::Many { .. } => later("there is no room for another repository of that forge"),
+            forge::Error::File { .. } | forge::Error::Empty { .. } => later("the file of branches can't be used"),
+            forge::Error::State { source, .. } => return Self::from(&**source),
+            // It stops a start; no request meets it.
+            forge::Error::Setup { .. } => Self::internal(),
+        };
+        failure.because(error)
     }
 }
 

@@ -10,6 +10,7 @@ mod error;
 mod failure;
 mod headers;
 mod health;
+mod hooks;
 mod receive;
 pub mod route;
 mod token;
@@ -36,6 +37,7 @@ use crate::cache::Cache;
 use crate::cache::Wanted;
 use crate::config;
 use crate::config::client::Target as ClientTarget;
+use crate::forge::Forges;
 use crate::oci::RepositoryKey;
 use crate::push::Push;
 use crate::report::Report;
@@ -50,6 +52,7 @@ pub use body::Body;
 
 use account::Account;
 use failure::Failure;
+use hooks::Hooks;
 use route::Place;
 use route::Problem;
 use route::Route;
@@ -83,6 +86,7 @@ pub struct Services {
     pub repositories: Arc<Repositories>,
     pub report: Report,
     pub scrub: Scrub,
+    pub forges: Forges,
     /// Collects what nothing names.
     pub gc: Gc,
     pub metrics: Arc<Metrics>,
@@ -98,6 +102,7 @@ pub struct Api {
     repositories: Arc<Repositories>,
     report: Report,
     scrub: Scrub,
+    hooks: Hooks,
     gc: Gc,
     metrics: Arc<Metrics>,
     limits: config::Limits,
@@ -131,7 +136,7 @@ type Answer = Result<Response<Body>, Failure>;
 impl Api {
     /// Answers from these.
     pub fn new(services: Services, limits: &config::Limits) -> Self {
-        let Services { cache, push, views, access, repositories, report, scrub, gc, metrics } = services;
+        let Services { cache, push, views, access, repositories, report, scrub, forges, gc, metrics } = services;
         let running = Arc::new(Semaphore::new(usize::try_from(limits.requests).unwrap_or(Semaphore::MAX_PERMITS)));
         let (clients, external_url) = (ArcSwapOption::empty(), ArcSwapOption::empty());
         Self {
@@ -143,6 +148,7 @@ impl Api {
             repositories,
             report,
             scrub,
+            hooks: Hooks::new(forges, limits),
             gc,
             metrics,
             limits: limits.clone(),
@@ -200,6 +206,7 @@ impl Api {
             (_, Route::Metrics) => Ok(health::metrics(&self.metrics)),
             (Door::Registry, Route::Token { only_pulls }) => Box::pin(token::answer(self, asked, only_pulls)).await,
             (Door::Registry, Route::ClientConfig(kind)) => self.client_config(&kind),
+            (Door::Registry, Route::Hook(name)) => Box::pin(hooks::answer(self, asked, &name, body)).await,
             (Door::Registry, Route::Version(place)) => v2::version::answer(self, asked, &place).await,
             (Door::Registry, Route::Manifest { place, reference, verb, tags }) => {
                 v2::manifests::answer(self, asked, &place, (&reference, &tags), verb, body).await

@@ -12,9 +12,13 @@ use super::Asked;
 use super::Sent;
 use super::failure::Failure;
 
-/// Reads the whole body. One that says that it is larger than it may be is not read at all.
+/// Reads the whole body of a request to the API.
 pub(super) async fn whole<B: Sent>(api: &Api, asked: &Asked<'_>, body: &mut B) -> Result<Bytes, Failure> {
-    let most = api.limits.body_bytes;
+    bounded(api, asked, body, api.limits.body_bytes).await
+}
+
+/// Reads the whole body. One that says that it is larger than `most` is not read at all.
+pub(super) async fn bounded<B: Sent>(api: &Api, asked: &Asked<'_>, body: &mut B, most: u64) -> Result<Bytes, Failure> {
     let said = asked.head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if said.is_some_and(|length: u64| length > most) {
         return Err(Failure::body_too_large());

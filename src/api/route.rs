@@ -27,6 +27,9 @@ const TOKEN_BYTES_MAX: usize = 1_024;
 /// The longest name of a run.
 const RUN_BYTES_MAX: usize = 128;
 
+/// The longest name of a hook.
+const HOOK_BYTES_MAX: usize = 64;
+
 /// Where a request goes: the repository as it was written, and what stood around it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
@@ -135,6 +138,8 @@ pub enum Route {
     Metrics,
     /// `/client-config/<kind>`.
     ClientConfig(String),
+    /// `/hooks/<name>`: a forge tells what happened.
+    Hook(String),
     /// `/api/v1/…`.
     Api(Api),
 }
@@ -261,6 +266,7 @@ impl Route {
             Self::Ready => "readyz",
             Self::Metrics => "metrics",
             Self::ClientConfig(_) => "client-config",
+            Self::Hook(_) => "hooks",
             Self::Api(_) => "api",
         }
     }
@@ -274,9 +280,13 @@ impl Route {
             | Self::Upload { place, .. }
             | Self::Tags { place, .. }
             | Self::Referrers { place, .. } => Some(place),
-            Self::Token { .. } | Self::Healthy | Self::Ready | Self::Metrics | Self::ClientConfig(_) | Self::Api(_) => {
-                None
-            }
+            Self::Token { .. }
+            | Self::Healthy
+            | Self::Ready
+            | Self::Metrics
+            | Self::ClientConfig(_)
+            | Self::Hook(_)
+            | Self::Api(_) => None,
         }
     }
 }
@@ -431,6 +441,10 @@ fn own(method: &Method, path: &str, query: Option<&str>) -> Result<Option<Route>
                     && kind.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
                 return if word { Ok(Some(Route::ClientConfig(kind.to_owned()))) } else { Err(Problem::Nowhere) };
             }
+            if let Some(name) = path.strip_prefix("hooks/") {
+                only(method, "POST")?;
+                return if is_hook(name) { Ok(Some(Route::Hook(name.to_owned()))) } else { Err(Problem::Nowhere) };
+            }
             return match path.strip_prefix("api/v1/") {
                 Some(noun) => api(method, noun, query.unwrap_or_default()).map(|api| Some(Route::Api(api))),
                 None => Ok(None),
@@ -483,6 +497,12 @@ fn only(method: &Method, allowed: &'static str) -> Result<Verb, Problem> {
         Method::PATCH => Verb::Patch,
         _ => Verb::Post,
     })
+}
+
+/// Whether the text can be the name of a hook.
+fn is_hook(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
+    !text.is_empty() && text.len() <= HOOK_BYTES_MAX && text.bytes().all(plain)
 }
 
 /// Whether the text can be the name of a run.

@@ -5,6 +5,7 @@ use serde_json::json;
 use crate::config;
 use crate::config::BuildCache;
 use crate::config::Config;
+use crate::config::Forge;
 use crate::config::Loaded;
 use crate::config::access::Who;
 use crate::config::duration;
@@ -81,6 +82,7 @@ fn sentences(loaded: &Loaded) -> Vec<String> {
     said.push(hosted(config));
     said.push(runs(config));
     said.extend(config.build_caches.iter().map(build_cache));
+    said.extend(config.forges.iter().map(|(name, forge)| about_forge(name, forge)));
     said.push(store(config));
     said
 }
@@ -234,6 +236,16 @@ fn build_cache(entry: &BuildCache) -> String {
     )
 }
 
+fn about_forge(name: &str, forge: &Forge) -> String {
+    let api = forge.api.as_str().trim_end_matches('/');
+    let token = if forge.token.is_some() { "with a token" } else { "without a token" };
+    let hook = match forge.webhook_secret {
+        Some(_) => format!("its webhooks are taken at /hooks/{name}"),
+        None => format!("no webhook of it is believed without forges.{name}.webhook_secret_file"),
+    };
+    format!("Branches and pull requests of {name} are asked of {api} ({}), {token}; {hook}.", forge.kind.word())
+}
+
 fn store(config: &Config) -> String {
     let store = &config.store;
     let durability = match store.durability {
@@ -319,7 +331,7 @@ What came from upstreams takes at most 50GiB in ./larder-data; eviction begins a
     fn a_fallback_says_what_stands_in_and_what_is_skipped() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("larder.yaml");
-        let text = "build_caches:\n- { match: \"cache/**\", fallback: [\"{base|slug}\", main] }\n- { match: \"a\", fallback: [] }\n";
+        let text = "forges: { tea: { kind: gitea, api: \"https://tea.test/api/v1\" } }\nbuild_caches:\n- { match: \"cache/**\", fallback: [\"{base|slug}\", main] }\n- { match: \"a\", fallback: [] }\n";
         std::fs::write(&file, text).expect("the file is written");
         let sources = Sources { file: Some(file), ..Sources::default() };
         let said = sentences(&config::load(&sources, &|_| None).expect("it loads"));
@@ -327,6 +339,8 @@ What came from upstreams takes at most 50GiB in ./larder-data; eviction begins a
             "Build caches in cache/**: where a tag of the form {branch|slug} is missing, the first of {base|slug}, then main \
              that is here stands in. What names {base} is skipped: nothing knows it yet.",
             "Build caches in a: nothing stands in for a tag that is missing.",
+            "Branches and pull requests of tea are asked of https://tea.test/api/v1 (gitea), without a token; no webhook of it is \
+             believed without forges.tea.webhook_secret_file.",
         ] {
             assert!(said.iter().any(|sentence| sentence == wanted), "{said:#?}");
         }

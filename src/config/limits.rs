@@ -27,6 +27,10 @@ pub struct Limits {
     pub header_bytes: u64,
     /// Bytes of a request's body to the API and of a pushed manifest.
     pub body_bytes: u64,
+    /// Bytes of what a forge tells at `/hooks/<name>`.
+    pub hook_bytes: u64,
+    /// Deliveries of forges that are remembered, so that one that comes again is not taken twice.
+    pub deliveries: u32,
     /// The largest blob that a client may push.
     pub blob_bytes: u64,
     /// How long an upload may be left before it ends and its bytes go.
@@ -79,6 +83,8 @@ impl Default for Limits {
             stall: Duration::from_mins(1),
             header_bytes: 32 << 10,
             body_bytes: 4 << 20,
+            hook_bytes: 5 << 20,
+            deliveries: 10_000,
             blob_bytes: 100 << 30,
             upload_idle: Duration::from_hours(1),
             upload_stall: Duration::from_mins(5),
@@ -113,6 +119,8 @@ impl Limits {
         table.set("stall", &mut self.stall, positive);
         table.set("header_bytes", &mut self.header_bytes, |value| at_least(value, 8 << 10, "8KiB"));
         table.set("body_bytes", &mut self.body_bytes, |value| at_least(value, 64 << 10, "64KiB"));
+        table.set("hook_bytes", &mut self.hook_bytes, |value| at_least(value, 64 << 10, "64KiB"));
+        table.set("deliveries", &mut self.deliveries, Value::at_least_one);
         table.set("blob_bytes", &mut self.blob_bytes, |value| at_least(value, 1 << 20, "1MiB"));
         table.set("upload_idle", &mut self.upload_idle, positive);
         table.set("upload_stall", &mut self.upload_stall, positive);

@@ -18,8 +18,8 @@ pub enum What {
     Pushed {
         /// Its name, without `refs/heads/`.
         branch: String,
-        /// The commit that it means now.
-        sha: String,
+        /// The commit that it means now, where the forge says so.
+        sha: Option<String>,
     },
     /// A branch is gone.
     Deleted {

@@ -148,6 +148,7 @@ pub async fn build(config: Receiver<Arc<Config>>, logging: Option<Logging>, cloc
         repositories: Arc::clone(&repositories),
         report,
         scrub: scrub.clone(),
+        forges: forges.clone(),
         gc: gc.clone(),
         metrics: Arc::clone(&metrics),
     };

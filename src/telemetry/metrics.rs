@@ -83,6 +83,12 @@ struct ForgeRequestLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HookLabels {
+    hook: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ForgeLabel {
     forge: String,
 }
@@ -160,6 +166,7 @@ pub struct Metrics {
     runs_refused: Family<ReasonLabel, Counter>,
     forge_requests: Family<ForgeRequestLabels, Counter>,
     forge_budget: Family<ForgeLabel, Gauge>,
+    hooks: Family<HookLabels, Counter>,
     events_lost: Counter,
     panics: Counter,
 }
@@ -207,6 +214,7 @@ impl Metrics {
             runs_refused: Family::default(),
             forge_requests: Family::default(),
             forge_budget: Family::default(),
+            hooks: Family::default(),
             events_lost: Counter::default(),
             panics: Counter::default(),
         };
@@ -265,6 +273,7 @@ impl Metrics {
             "Requests that the forge still allows, as it says itself",
             self.forge_budget.clone(),
         );
+        list.register("hooks", "Deliveries of webhooks", self.hooks.clone());
         list.register("events_lost", "Events that were not told, because too many came", self.events_lost.clone());
         list.register("panics", "Requests that failed by a fault of the program", self.panics.clone());
         self
@@ -439,6 +448,11 @@ impl Metrics {
     /// What a forge says is left of the requests that it allows.
     pub fn forge_budget(&self, forge: &str, remaining: u64) {
         self.forge_budget.get_or_create(&ForgeLabel { forge: forge.to_owned() }).set(signed(remaining));
+    }
+
+    /// A webhook of a configured forge came: `news`, `known`, `repeated`, `ping`, `ignored`, `malformed`, `refused`.
+    pub fn hook(&self, hook: &str, outcome: &'static str) {
+        self.hooks.get_or_create(&HookLabels { hook: hook.to_owned(), outcome }).inc();
     }
 
     /// So many events were not told, because too many came.

@@ -42,6 +42,18 @@ struct Asker {
     folder: tempfile::TempDir,
 }
 
+/// Lets what a forge says of `acme/app` be known in a folder, as an earlier process that had asked would.
+pub async fn ask_once(forge: &Forge, kind: Kind, folder: &Path) {
+    let (clock, tasks) = (Clock::manual(START), Tasks::new());
+    let store = store(folder, &clock, &tasks).await;
+    let forges = forges(forge, kind, &store, &clock, ForgeLimits::default());
+    forges.branches("hub", "acme/app").await.unwrap();
+    store.close().await.unwrap();
+    tasks.stop().await;
+    drop((forges, store));
+    tokio::task::spawn_blocking(move || tasks.join_threads()).await.unwrap();
+}
+
 async fn store(folder: &Path, clock: &Clock, tasks: &Tasks) -> Store {
     let mut store = Config::default().store;
     store.path = folder.join("data");
@@ -115,7 +127,7 @@ fn deleted(branch: &str) -> What {
 }
 
 fn pushed(branch: &str) -> What {
-    What::Pushed { branch: branch.to_owned(), sha: "0123".to_owned() }
+    What::Pushed { branch: branch.to_owned(), sha: Some("0123".to_owned()) }
 }
 
 #[tokio::test(flavor = "multi_thread")]

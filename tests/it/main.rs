@@ -14,6 +14,7 @@ mod forges;
 mod freshness;
 mod full_disk;
 mod history;
+mod hooks;
 mod hosted;
 mod hostile;
 mod independent;

@@ -193,6 +193,11 @@ fn our_own_paths_are_ours() {
     assert_eq!(get("/readyz"), Ok(Route::Ready));
     assert_eq!(get("/metrics"), Ok(Route::Metrics));
     assert_eq!(get("/client-config/docker"), Ok(Route::ClientConfig("docker".into())));
+    assert_eq!(asked(&Method::POST, "/hooks/hub-1"), Ok(Route::Hook("hub-1".into())));
+    assert_eq!(get("/hooks/hub"), Err(Problem::Method("POST")));
+    for path in ["/hooks/", "/hooks/a/b", "/hooks/HUB", "/hooks/%61"] {
+        assert_eq!(asked(&Method::POST, path), Err(Problem::Nowhere), "{path}");
+    }
     assert_eq!(get("/api/v1/status"), Ok(Route::Api(Api::Status)));
     let tags = Api::Tags { repository: "ghcr.io/a/b".into() };
     assert_eq!(get("/api/v1/tags?repository=ghcr.io%2Fa/b"), Ok(Route::Api(tags)));
