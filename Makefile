@@ -54,6 +54,10 @@ bench: ## the benchmarks whose figures stand in the README
 model: ## two million steps of pushes, removals, crashes and collections against the model (some minutes)
 	MODEL_CASES=13500 MODEL_STEPS=300 $(CARGO) test --release --test model
 
+.PHONY: soak
+soak: ## ten minutes of pushes, pulls and removals while everything is collected all the time
+	SOAK_SECONDS=600 $(CARGO) test --release --test it -- --nocapture clients_push_pull_and_remove
+
 .PHONY: docs
 docs: ## the documentation of the code, target/doc/larder
 	$(CARGO) doc --no-deps --document-private-items

@@ -343,6 +343,11 @@ impl Store {
         loose::take(&self.0, of.clone(), loose, held).await
     }
 
+    /// Removes the bytes that no repository links and that nothing else keeps; gives how many became free.
+    pub async fn sweep(&self) -> Result<u64> {
+        self.0.sweep().await
+    }
+
     /// Waits until hosted repositories lost a tag or a manifest, and tells which.
     pub async fn loosened(&self) -> std::collections::HashSet<RepositoryKey> {
         self.0.loosened.take().await

@@ -8,6 +8,7 @@
 
 mod access;
 mod admin;
+mod collect;
 mod damage;
 mod fallback;
 mod forges;

@@ -33,7 +33,7 @@ pub struct Cycle {
     views: Views,
     clock: Clock,
     settings: Arc<Settings>,
-    /// Whether all repositories are looked at.
+    /// Whether all repositories are looked at, and their bytes after them.
     everything: bool,
     /// The repositories that come next.
     ahead: VecDeque<RepositoryKey>,
@@ -138,7 +138,13 @@ impl Cycle {
 
     /// Goes on to the next repository.
     async fn enter(&mut self) -> Result<bool, Error> {
-        let Some(of) = self.next_repository().await? else { return Ok(false) };
+        let Some(of) = self.next_repository().await? else {
+            if std::mem::take(&mut self.everything) {
+                // Bytes whose links went while somebody was just storing them again.
+                self.progress.freed += self.store.sweep().await?;
+            }
+            return Ok(false);
+        };
         if self.progress.remark.is_none()
             && let Some(cache) = self.settings.cache(&of)
         {

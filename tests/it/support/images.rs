@@ -16,6 +16,14 @@ pub struct Image {
     pub children: Vec<Image>,
 }
 
+impl Image {
+    /// The same configuration over these layers.
+    pub fn with_layers(&self, layers: Vec<Vec<u8>>) -> Self {
+        let config = self.blobs.first().unwrap().1.clone();
+        described(MediaType::OCI_CONFIG, std::iter::once(config).chain(layers).collect())
+    }
+}
+
 fn descriptor(media_type: &str, content: &[u8]) -> String {
     format!(r#"{{"mediaType":"{media_type}","digest":"{}","size":{}}}"#, Digest::of(content), content.len())
 }
