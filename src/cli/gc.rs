@@ -55,8 +55,9 @@ fn count(line: &Value, key: &str) -> u64 {
 
 fn result(line: &Value) -> String {
     let (manifests, blobs) = (text(line, "manifests"), text(line, "blobs"));
-    let mut said =
-        vec![format!("{} freed: {manifests} manifests and {blobs} blobs that nothing names any more", freed(line))];
+    let gone = ["manifests", "blobs", "freed"].iter().any(|key| count(line, key) > 0);
+    let freed = format!("{} freed: {manifests} manifests and {blobs} blobs that nothing names any more", freed(line));
+    let mut said = vec![if gone { freed } else { "nothing to free: what is here is kept".to_owned() }];
     if count(line, "cache_tags") > 0 {
         said.push(format!("{} tags of build caches went", text(line, "cache_tags")));
     }

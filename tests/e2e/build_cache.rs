@@ -72,12 +72,15 @@ impl Project {
     }
 }
 
-/// The fallback is larder's alone.
+/// The fallback is larder's alone, and so is the collection of what an export replaced.
 fn keys() -> serde_json::Value {
     if larder::is_peer() {
         json!({})
     } else {
-        json!({ "build_caches": [{ "match": "cache/**", "fallback": ["main"] }] })
+        json!({
+            "build_caches": [{ "match": "cache/**", "fallback": ["main"], "replaced_grace": "0s" }],
+            "gc": { "lease": "0s", "every": "0s" },
+        })
     }
 }
 
@@ -107,6 +110,26 @@ fn an_empty_runner_takes_the_costly_step_from_a_cache_of_either_form() {
         assert_step(project.import(&second, &name), Step::Cached);
         project.change("first");
     }
+}
+
+#[test]
+fn what_an_export_replaced_is_collected_and_the_newer_cache_is_whole() {
+    if !buildkitd::is_here() || larder::is_peer() {
+        return;
+    }
+    let project = Project::new();
+    let url = project.larder.url();
+    let first = project.runner("first");
+    assert_step(project.export(&first, "app:main", ""), Step::Ran);
+    let replaced = content::assert_whole(&url, "cache/app", "main");
+    project.change("second");
+    assert_step(project.export(&first, "app:main", ""), Step::Cached);
+    assert!(project.larder.asked(&["gc"]).contains("1 more wait"), "its time begins when it is found");
+    let freed = project.larder.asked(&["gc"]);
+    assert!(freed.contains("freed: 1 manifests"), "{freed}");
+    assert_eq!(content::manifest(&url, "cache/app", &replaced).status, 404);
+    content::assert_whole(&url, "cache/app", "main");
+    assert_step(project.import(&project.runner("second"), "app:main"), Step::Cached);
 }
 
 #[test]

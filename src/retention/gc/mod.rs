@@ -232,9 +232,17 @@ impl Gc {
                 () = stopping.cancelled() => return,
                 repositories = self.0.store.loosened() => {
                     let mut cycle = self.cycle(Some(repositories));
-                    if let Err(error) = self.run(&mut cycle).await {
+                    match self.run(&mut cycle).await {
+                        Ok(()) => {
+                            let freed = cycle.progress().freed;
+                            if freed > 0 {
+                                tracing::info!(freed, "collected what a removal let go");
+                            }
+                        }
                         // What is left is found by the next collection of everything.
-                        tracing::debug!(error = %telemetry::chain(&error), "collecting after a removal broke off");
+                        Err(error) => {
+                            tracing::debug!(error = %telemetry::chain(&error), "collecting after a removal broke off");
+                        }
                     }
                 }
                 () = tokio::time::sleep_until(next), if !every.is_zero() => {

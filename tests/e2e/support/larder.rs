@@ -70,6 +70,13 @@ impl Larder {
         self.program.stop();
     }
 
+    /// What a command of larder's prints that asks this server.
+    pub(crate) fn asked(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+        command.args(arguments).arg("--config").arg(&self.config);
+        parts::run(&mut command).expect("a command of larder's").out
+    }
+
     /// The file that makes a client pull from this URL, as larder writes it for people.
     pub(crate) fn client_config(&self, kind: &str, url: &str) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
