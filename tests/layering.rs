@@ -30,13 +30,15 @@ const LINES: [&[&str]; 14] = [
 ];
 
 /// What is decided there is decided from its arguments alone: no waiting, no clock, no chance.
-const PURE: [&str; 8] = [
+const PURE: [&str; 10] = [
     "oci",
     "pattern",
     "repository/names",
     "access/policy",
     "cache/freshness",
     "cache/evict/plan",
+    "cache/evict/popularity",
+    "cache/evict/units",
     "retention/plan",
     "api/route",
 ];

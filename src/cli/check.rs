@@ -323,7 +323,7 @@ A tag is fresh for 1m, then served for 10m while its upstream is asked, and for 
   **:sha-*: never asked for again
 Names that live here and never come from an upstream: cache/**.
 A tag means the same for all of a run (run/<id>/ in front of a name) until nobody used that for 1d; what runs saw is not evicted, up to 25% of store.max_size.
-What came from upstreams takes at most 50GiB in ./larder-data; eviction begins at 95% of it and ends at 85%; 256MiB of the disk stay free. What is acknowledged survives a power cut.";
+What came from upstreams takes at most 50GiB in ./larder-data; eviction begins at 95% of it and ends at 90%; 256MiB of the disk stay free. What is acknowledged survives a power cut.";
         assert_eq!(said, wanted);
     }
 

@@ -51,7 +51,7 @@ impl Store {
             path: state.unwrap_or_else(|| PathBuf::from("./larder-data")),
             max_size: 50 << 30,
             high_watermark: 95,
-            low_watermark: 85,
+            low_watermark: 90,
             durability: Durability::Strict,
             reserve_free: 256 << 20,
             memory: 64 << 20,

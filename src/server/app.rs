@@ -200,7 +200,8 @@ impl App {
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), store::Error> {
         let now = Arc::clone(&self.config.borrow());
         let marks = self.config.clone();
-        let evictor = self.cache.clone().evict_under_pressure(self.views.runs.clone(), move || {
+        let remembered = usize::try_from(now.store.uses).unwrap_or(usize::MAX);
+        let evictor = self.cache.clone().evict_under_pressure(self.views.runs.clone(), remembered, move || {
             let now = marks.borrow();
             Some(Watermarks::of(&now.store, &now.runs))
         });

@@ -10,6 +10,7 @@ mod access;
 mod admin;
 mod collect;
 mod damage;
+mod eviction;
 mod fallback;
 mod forges;
 mod freshness;

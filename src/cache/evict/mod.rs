@@ -1,11 +1,15 @@
-//! Size pressure: what came from upstreams is bounded, and the oldest images go when the bound is reached.
+//! Size pressure: what came from upstreams is bounded, and the least popular images go when the bound is reached.
 
 mod plan;
+mod popularity;
+mod units;
 
 pub use plan::Holding;
 pub use plan::Kept;
 pub use plan::Victim;
 pub use plan::plan;
+pub use popularity::Place;
+pub use popularity::Popularity;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,12 +54,15 @@ impl Watermarks {
 impl Cache {
     /// Keeps the store within its bounds until the process stops.
     ///
-    /// What a run saw stays while the run lives and there is room for it.
+    /// What a run saw stays while the run lives and there is room for it. `remembered` bounds the images whose popularity is
+    /// in memory.
     pub async fn evict_under_pressure(
         self,
         runs: Runs,
+        remembered: usize,
         marks: impl Fn() -> Option<Watermarks> + Send + Sync + 'static,
     ) {
+        let mut popularity = Popularity::new(remembered);
         let stopping = self.tasks.stopping();
         let grown = Arc::clone(&self.grown);
         loop {
@@ -75,14 +82,35 @@ impl Cache {
             }
             // What runs hold is not known before their records are read.
             let Some(of_runs) = runs.held() else { continue };
-            match self.make_room(held - marks.low, &of_runs, marks.held).await {
+            popularity = self.brought_up(popularity).await;
+            match self.make_room(held - marks.low, (&of_runs, marks.held), &popularity).await {
                 Ok(freed) => {
                     self.metrics.evicted(freed);
-                    tracing::info!(freed, held, "evicted the images that were used longest ago");
+                    tracing::info!(freed, held, "evicted the least popular images");
                 }
                 Err(error) => tracing::warn!(error = %crate::telemetry::chain(&error), "could not evict"),
             }
         }
+    }
+
+    /// Takes up the uses that were noted since the last time.
+    async fn brought_up(&self, mut popularity: Popularity) -> Popularity {
+        // To the second: what comes later in this one is as good as told.
+        let since = popularity.upto().after(Duration::from_secs(1));
+        let (pulls, capacity) = (self.history.read(since).await, popularity.capacity());
+        let told = tokio::task::spawn_blocking(move || {
+            for pull in pulls {
+                match pull {
+                    Ok(pull) => popularity.note(&pull),
+                    Err(error) => {
+                        tracing::warn!(error = %crate::telemetry::chain(&error), "some uses don't count for eviction");
+                    }
+                }
+            }
+            popularity
+        });
+        // A thread that panicked has said so.
+        told.await.unwrap_or_else(|_| Popularity::new(capacity))
     }
 
     /// Frees `wanted` bytes, or what there is; returns how many it freed. What `of_runs` names, the newest first, stays up to
@@ -90,11 +118,11 @@ impl Cache {
     async fn make_room(
         &self,
         wanted: u64,
-        of_runs: &[(RepositoryKey, Digest)],
-        room: u64,
+        (of_runs, room): (&[(RepositoryKey, Digest)], u64),
+        popularity: &Popularity,
     ) -> Result<u64, store::Error> {
         let holdings = self.holdings().await?;
-        let victims = plan(&holdings, wanted, &Kept::new(&holdings, of_runs, room));
+        let victims = plan(&holdings, wanted, &Kept::new(&holdings, of_runs, room), popularity);
         drop(holdings);
         let mut freed = 0;
         for victim in victims {

@@ -1,18 +1,22 @@
 //! Which images go when room is needed: pure.
 //!
-//! The unit is an image with its tags, oldest use first. The images of an index are units of their own, so that a
-//! platform that nobody uses goes singly. A blob that a kept image shares stays.
+//! The unit is an image with its tags: first what its tags have left behind, then what is least popular. The images of an
+//! index are units of their own, so that a platform that nobody uses goes singly. A blob that a kept image shares stays.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
 
-use crate::clock::Timestamp;
 use crate::oci::Digest;
 use crate::oci::RepositoryKey;
 use crate::oci::Tag;
-use crate::store::Kind;
 use crate::store::Linked;
 use crate::store::Tagged;
+
+use super::popularity::Place;
+use super::popularity::Popularity;
+use super::units::Unit;
+use super::units::is_manifest;
+use super::units::units_of;
 
 /// What one repository holds, as far as the decision needs it.
 #[derive(Clone, Debug)]
@@ -34,16 +38,6 @@ pub struct Victim {
     pub tags: Vec<Tag>,
     /// The links that go: a manifest before what it names.
     pub links: Vec<Digest>,
-}
-
-/// An image, or a blob that no manifest here names.
-#[derive(Debug)]
-struct Unit {
-    holding: usize,
-    tags: Vec<Tag>,
-    manifest: Option<Digest>,
-    blobs: Vec<Digest>,
-    used: Timestamp,
 }
 
 /// Manifests that stay, whenever they were used last.
@@ -94,12 +88,13 @@ fn tree<'a>(links: &HashMap<(usize, Digest), &'a Linked>, holding: usize, root: 
 }
 
 /// Chooses what goes so that `wanted` bytes become free, or all there is but what is kept.
-pub fn plan(holdings: &[Holding], wanted: u64, kept: &Kept) -> Vec<Victim> {
+pub fn plan(holdings: &[Holding], wanted: u64, kept: &Kept, popularity: &Popularity) -> Vec<Victim> {
     let mut count = Count::new(holdings);
-    let mut units = std::mem::take(&mut count.units);
-    units.sort_by_key(|u| u.used);
+    let ranked = std::mem::take(&mut count.units).into_iter().map(|unit| (unit.rank(holdings, popularity), unit));
+    let mut ranked: Vec<((bool, Place), Unit)> = ranked.collect();
+    ranked.sort_by(|((a, a_place), _), ((b, b_place), _)| a.cmp(b).then(a_place.total_cmp(b_place)));
     let mut victims = Vec::new();
-    for unit in units {
+    for (_, unit) in ranked {
         if count.freed >= wanted {
             break;
         }
@@ -174,194 +169,5 @@ fn is_last(count: Option<&mut usize>) -> bool {
     })
 }
 
-/// The units of one repository.
-fn units_of(index: usize, holding: &Holding) -> Vec<Unit> {
-    let links: HashMap<Digest, &Linked> = holding.links.iter().map(|l| (l.link.digest, l)).collect();
-    let mut parents: HashMap<Digest, usize> = HashMap::new();
-    for child in holding.links.iter().flat_map(|l| &l.children) {
-        *parents.entry(*child).or_default() += 1;
-    }
-    let mut tags: HashMap<Digest, Vec<&Tagged>> = HashMap::new();
-    for tagged in &holding.tags {
-        tags.entry(tagged.record.digest).or_default().push(tagged);
-    }
-    let mut units = Vec::new();
-    let mut placed: HashSet<Digest> = HashSet::new();
-    for link in holding.links.iter().filter(|l| is_manifest(l)) {
-        let tagged = tags.remove(&link.link.digest).unwrap_or_default();
-        // Child manifests are units of their own; what is not held is not there to go.
-        let blobs: Vec<Digest> =
-            link.children.iter().filter(|c| links.get(c).is_some_and(|l| !is_manifest(l))).copied().collect();
-        placed.extend(&blobs);
-        let own = blobs.iter().filter(|b| parents.get(b) == Some(&1)).filter_map(|b| links.get(b)).map(|l| used(l));
-        let used = tagged.iter().map(|t| t.used.unwrap_or(t.record.at)).chain(own).fold(used(link), Timestamp::max);
-        let tags = tagged.into_iter().map(|t| t.record.tag.clone()).collect();
-        units.push(Unit { holding: index, tags, manifest: Some(link.link.digest), blobs, used });
-    }
-    let orphans = holding.links.iter().filter(|l| !is_manifest(l) && !placed.contains(&l.link.digest));
-    units.extend(orphans.map(|l| Unit {
-        holding: index,
-        tags: Vec::new(),
-        manifest: None,
-        blobs: vec![l.link.digest],
-        used: used(l),
-    }));
-    // Tags whose manifest is not held: they cost nothing, and go with nothing.
-    units
-}
-
-fn is_manifest(link: &Linked) -> bool {
-    matches!(link.link.kind, Kind::Manifest { .. })
-}
-
-/// The last use; what was never seen to be used was used when it came.
-fn used(link: &Linked) -> Timestamp {
-    link.used.unwrap_or(link.link.at)
-}
-
 #[cfg(test)]
-mod tests {
-    use crate::oci::MediaType;
-    use crate::store::LinkRecord;
-    use crate::store::Origin;
-    use crate::store::Standing;
-    use crate::store::TagRecord;
-
-    use super::*;
-
-    fn digest(n: u8) -> Digest {
-        Digest::of(&[n])
-    }
-
-    fn link(n: u8, size: u64, used: u64, kind: Kind, children: Vec<Digest>) -> Linked {
-        let link = LinkRecord {
-            digest: digest(n),
-            generation: 0,
-            size,
-            kind,
-            origin: Origin::Proxied,
-            at: Timestamp(0),
-            standing: Standing::default(),
-        };
-        Linked { link, used: Some(Timestamp(used)), children, subject: None }
-    }
-
-    fn blob(n: u8, size: u64, used: u64) -> Linked {
-        link(n, size, used, Kind::Blob, Vec::new())
-    }
-
-    fn image(n: u8, used: u64, children: &[u8]) -> Linked {
-        let media_type = MediaType::new(MediaType::OCI_MANIFEST);
-        let kind = Kind::Manifest { media_type, subject: None, artifact_type: None };
-        link(n, 1, used, kind, children.iter().map(|c| digest(*c)).collect())
-    }
-
-    fn tagged(tag: &str, n: u8, used: u64) -> Tagged {
-        let record = TagRecord {
-            tag: tag.parse().unwrap(),
-            digest: digest(n),
-            media_type: MediaType::new(MediaType::OCI_MANIFEST),
-            size: 1,
-            origin: Origin::Proxied,
-            pusher: None,
-            at: Timestamp(0),
-            history: Vec::new(),
-            gone: None,
-        };
-        Tagged { record, validated_at: Timestamp(0), used: Some(Timestamp(used)) }
-    }
-
-    fn holding(name: &str, tags: &[(&str, u8, u64)], links: Vec<Linked>) -> Holding {
-        let tags = tags.iter().map(|(t, d, used)| tagged(t, *d, *used)).collect();
-        Holding { repository: RepositoryKey::from_path(&format!("docker.io/{name}")).unwrap(), tags, links }
-    }
-
-    #[test]
-    fn the_oldest_image_goes_first_and_whole() {
-        let old = holding("a", &[("1", 1, 10)], vec![image(1, 10, &[2, 3]), blob(2, 100, 10), blob(3, 50, 10)]);
-        let new = holding("b", &[("1", 4, 20)], vec![image(4, 20, &[5]), blob(5, 100, 20)]);
-        let victims = plan(&[new, old], 1, &Kept::default());
-        assert_eq!(victims.len(), 1);
-        assert_eq!(victims[0].repository.to_string(), "docker.io/a");
-        assert_eq!(victims[0].tags.len(), 1);
-        assert_eq!(victims[0].links, [digest(1), digest(2), digest(3)]);
-    }
-
-    #[test]
-    fn a_blob_that_a_kept_image_shares_stays() {
-        let links = vec![image(1, 10, &[2, 3]), image(4, 20, &[2]), blob(2, 100, 10), blob(3, 50, 10)];
-        let victims = plan(&[holding("a", &[("old", 1, 10), ("new", 4, 20)], links)], 51, &Kept::default());
-        assert_eq!(victims.len(), 1);
-        assert_eq!(victims[0].links, [digest(1), digest(3)]);
-    }
-
-    #[test]
-    fn bytes_that_another_repository_needs_free_nothing() {
-        let a = holding("a", &[("1", 1, 10)], vec![image(1, 10, &[2]), blob(2, 100, 10)]);
-        let b = holding("b", &[("1", 3, 20)], vec![image(3, 20, &[2]), blob(2, 100, 20)]);
-        // Freeing 50 bytes takes both: the first frees only its manifest.
-        assert_eq!(plan(&[a, b], 50, &Kept::default()).len(), 2);
-    }
-
-    #[test]
-    fn a_platform_that_nobody_uses_goes_singly() {
-        let links =
-            vec![image(1, 99, &[2, 4]), image(2, 10, &[3]), blob(3, 100, 10), image(4, 99, &[5]), blob(5, 100, 99)];
-        let victims = plan(&[holding("a", &[("1", 1, 99)], links)], 100, &Kept::default());
-        assert_eq!(victims.len(), 1);
-        assert!(victims[0].tags.is_empty());
-        assert_eq!(victims[0].links, [digest(2), digest(3)]);
-    }
-
-    #[test]
-    fn blobs_without_a_manifest_go_by_their_own_use() {
-        let links = vec![image(1, 10, &[]), blob(7, 100, 5), blob(8, 100, 50)];
-        let victims = plan(&[holding("a", &[], links)], 100, &Kept::default());
-        assert_eq!(victims.len(), 1);
-        assert_eq!(victims[0].links, [digest(7)]);
-    }
-
-    #[test]
-    fn two_tags_of_one_image_go_together_by_the_later_use() {
-        let links = vec![image(1, 0, &[2]), blob(2, 100, 0), image(3, 20, &[4]), blob(4, 100, 20)];
-        let victims = plan(&[holding("a", &[("x", 1, 10), ("y", 1, 30), ("z", 3, 20)], links)], 200, &Kept::default());
-        assert_eq!(victims.iter().map(|v| v.tags.len()).collect::<Vec<_>>(), [1, 2]);
-    }
-
-    #[test]
-    fn what_is_kept_stays_however_old_it_is() {
-        let index = vec![image(1, 1, &[2, 4]), image(2, 1, &[3]), blob(3, 100, 1), image(4, 1, &[5]), blob(5, 100, 1)];
-        let new = vec![image(6, 50, &[7]), blob(7, 100, 50), blob(8, 100, 60)];
-        let holdings = [holding("a", &[("1", 1, 1)], index), holding("b", &[("1", 6, 50)], new)];
-        let held = [(holdings[0].repository.clone(), digest(1))];
-        let victims = plan(&holdings, 1000, &Kept::new(&holdings, &held, 1000));
-        assert!(victims.iter().all(|v| v.repository.to_string() == "docker.io/b"), "{victims:?}");
-        assert_eq!(victims.len(), 2);
-        // 203 bytes: without room for all of it nothing of it is kept.
-        let victims = plan(&holdings, 1000, &Kept::new(&holdings, &held, 202));
-        assert_eq!(victims.iter().filter(|v| v.repository.to_string() == "docker.io/a").count(), 3);
-        assert!(Kept::new(&holdings, &held, 203) != Kept::default());
-    }
-
-    #[test]
-    fn what_is_less_important_goes_first_and_shared_bytes_count_once() {
-        let a = holding("a", &[], vec![image(1, 1, &[2]), blob(2, 100, 1)]);
-        let b = holding("b", &[], vec![image(3, 2, &[2, 4]), blob(2, 100, 2), blob(4, 50, 2)]);
-        let c = holding("c", &[], vec![image(5, 3, &[6]), blob(6, 10, 3)]);
-        let holdings = [a, b, c];
-        let held: Vec<_> =
-            [(0, 1), (1, 3), (2, 5)].iter().map(|(i, n)| (holdings[*i].repository.clone(), digest(*n))).collect();
-        let kept = |room| {
-            let kept = Kept::new(&holdings, &held, room);
-            (0..3).filter(|i| kept.0.iter().any(|(at, _)| at == i)).collect::<Vec<_>>()
-        };
-        assert_eq!(kept(163), [0, 1, 2]);
-        assert_eq!(kept(162), [0, 1]);
-        assert_eq!(kept(101), [0]);
-        // What comes after the first that does not fit is not kept, though it would fit.
-        assert_eq!(kept(100), [0; 0]);
-        // What is named and not held takes no room.
-        let absent = [(holdings[2].repository.clone(), digest(9)), held[2].clone()];
-        assert_eq!(Kept::new(&holdings, &absent, 11).0.len(), 1);
-    }
-}
+mod tests;
