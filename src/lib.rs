@@ -55,6 +55,8 @@ pub mod telemetry;
 pub mod upstream;
 #[cfg(feature = "server")]
 pub mod views;
+#[cfg(feature = "server")]
+pub mod webhook;
 
 /// Without the server only what is pure is there: what the fuzz targets need, built in seconds.
 #[cfg(not(feature = "server"))]

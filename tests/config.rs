@@ -133,6 +133,10 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
             "larder.yaml:1:16: forges.tea: `api` is missing: every Gitea has its own, like https://gitea.example.com/api/v1",
         ),
         (
+            "notify: [{ url_file: /nonexistent/chat }]\n",
+            "larder.yaml:1:22: notify[0].url_file: cannot read /nonexistent/chat: No such file or directory (os error 2)",
+        ),
+        (
             "timezone: Europe/Berln\n",
             "larder.yaml:1:11: timezone: `Europe/Berln` is not a time zone; write UTC, or a name of the IANA database like Europe/Berlin",
         ),
@@ -270,6 +274,21 @@ fn secrets_come_from_files_without_their_last_line_break() {
         assert_eq!(password.reveal(), secret);
         assert_eq!(loaded.remarks.len(), 1, "a file that others can read deserves a remark: {:?}", loaded.remarks);
     }
+}
+
+#[test]
+fn a_url_that_is_a_secret_is_not_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "notify: [{ url_file: chat, events: [store_full] }]\n";
+    std::fs::write(folder.path().join("chat"), "htps://chat.test/hunter2\n").unwrap();
+    let message = load_in(folder.path(), text, &|_| None).unwrap_err();
+    assert_eq!(message, "larder.yaml:1:22: notify[0].url_file: the file holds no URL of http or https");
+    std::fs::write(folder.path().join("chat"), "https://chat.test/hunter2\n").unwrap();
+    let config = load_in(folder.path(), text, &|_| None).unwrap().config;
+    assert_eq!(config.notify[0].events, [config::EventName::StoreFull]);
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let message = load_in(folder.path(), "notify: [{ url_file: chat, events: [] }]\n", &|_| None).unwrap_err();
+    assert!(message.contains("`events` names nothing to tell of"), "{message}");
 }
 
 #[test]
@@ -480,6 +499,7 @@ fn everything_set() -> Loaded {
         ("hub", "password\n"),
         ("forge", "token\n"),
         ("webhook", "secret\n"),
+        ("chat", "https://chat.example.com/hooks/0123\n"),
         ("config.json", "{}"),
         ("htpasswd", "ci:$2y$05$abc\n"),
     ] {
@@ -494,6 +514,7 @@ fn everything_set() -> Loaded {
     let text = text.replace("/run/secrets/hub", "hub").replace("~/.docker/config.json", "config.json");
     let text = text.replace("/etc/larder/htpasswd", "htpasswd");
     let text = text.replace("/run/secrets/forge", "forge").replace("/run/secrets/webhook", "webhook");
+    let text = text.replace("/run/secrets/chat", "chat");
     let environment = |name: &str| (name == "GHCR_TOKEN").then(|| "token".to_owned());
     load_in(folder.path(), &text, &environment).unwrap()
 }
@@ -606,6 +627,7 @@ fn the_configurations_in_the_documentation_load() {
                 std::fs::write(folder.path().join(secret), "token\n").unwrap();
             }
             std::fs::write(folder.path().join("htpasswd"), "alice:$2y$05$abc\n").unwrap();
+            std::fs::write(folder.path().join("chat-url"), "https://chat.example.com/hooks/0123\n").unwrap();
             if let Err(message) = load_in(folder.path(), &block, &environment) {
                 panic!("{}: {message}\n{block}", page.display());
             }

@@ -76,6 +76,7 @@ fn configurations_in_the_pages_load() {
             // A hash as `htpasswd -B` makes it; nobody's password.
             write("htpasswd", "alice:$2y$05$abcdefghijklmnopqrstuuJ5u5l8F3d1mYpUQ0dC6gPq3eP8mPzUe\n");
             write("hub-token", "secret\n");
+            write("chat-url", "https://chat.example.com/hooks/0123\n");
             write("registry-token", "secret\n");
             write("larder.yaml", &block);
             let sources =
@@ -149,6 +150,7 @@ fn every_metric_is_explained_and_no_other() {
     used.forge_request("github", "branches", 200);
     used.forge_budget("github", 1);
     used.hook("github", "news");
+    used.notification("store_full", "sent");
     let told = used.encode();
     let mut metrics = BTreeSet::new();
     for line in told.lines().filter_map(|line| line.strip_prefix("# TYPE larder_")) {

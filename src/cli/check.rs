@@ -7,6 +7,7 @@ use crate::config::BuildCache;
 use crate::config::Config;
 use crate::config::Forge;
 use crate::config::Loaded;
+use crate::config::Notify;
 use crate::config::access::Who;
 use crate::config::duration;
 use crate::config::repository::FreshnessRule;
@@ -82,6 +83,7 @@ fn sentences(loaded: &Loaded) -> Vec<String> {
     said.push(hosted(config));
     said.push(runs(config));
     said.extend(config.build_caches.iter().map(build_cache));
+    said.extend(config.notify.iter().map(about_notify));
     said.extend(config.forges.iter().map(|(name, forge)| about_forge(name, forge)));
     said.push(store(config));
     said
@@ -234,6 +236,11 @@ fn build_cache(entry: &BuildCache) -> String {
         entry.tag,
         fallback.join(", then "),
     )
+}
+
+fn about_notify(notify: &Notify) -> String {
+    let words: Vec<&str> = notify.events.iter().map(|event| event.word()).collect();
+    format!("What is told at the URL in {}: {}.", notify.file.display(), words.join(", "))
 }
 
 fn about_forge(name: &str, forge: &Forge) -> String {

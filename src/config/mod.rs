@@ -46,6 +46,7 @@ pub use limits::Limits;
 pub use listen::Admin;
 pub use listen::Tls;
 pub use notify::EventName;
+pub use notify::Notify;
 pub use reading::Environment;
 pub use reading::Problem;
 pub use reload::Reload;
@@ -108,6 +109,8 @@ pub struct Config {
     pub retention: Retention,
     /// How much of the pulls of the past is kept.
     pub history: History,
+    /// Where whoever runs the server is told what happened.
+    pub notify: Vec<Notify>,
     /// Who may do what.
     pub access: Access,
     /// Bounds.
@@ -247,6 +250,7 @@ impl Config {
             timezone: TimeZoneName::default(),
             retention: Retention::default(),
             history: History::default(),
+            notify: Vec::new(),
             access: Access { anonymous: vec![Action::Pull, Action::Push, Action::Delete], ..Access::default() },
             limits: Limits::default(),
             telemetry: Telemetry::default(),
@@ -260,7 +264,7 @@ impl Config {
 
     fn read(&mut self, root: &Value<'_>, sources: &Sources) {
         let Some(mut table) = root.table() else { return };
-        table.later(&["index", "hooks", "warm", "notify"]);
+        table.later(&["index", "hooks", "warm"]);
         let listen = table.get("listen");
         let listen_place = place(listen.as_ref(), root, sources);
         if sources.listen.is_empty() {
@@ -287,6 +291,7 @@ impl Config {
         table.set("timezone", &mut self.timezone, |value| value.parsed(TimeZoneName::parse));
         table.within("retention", |table| self.retention.read(table, &self.timezone));
         table.within("history", |table| self.history.read(table));
+        table.set("notify", &mut self.notify, notify::notify);
         self.read_access(&mut table);
         table.within("limits", |table| self.limits.read(table));
         table.within("telemetry", |table| self.telemetry.read(table));

@@ -49,6 +49,8 @@ use crate::upstream::Remote;
 use crate::views::Fallbacks;
 use crate::views::Runs;
 use crate::views::Views;
+use crate::webhook;
+use crate::webhook::Webhooks;
 
 use super::Certificates;
 use super::ListenError;
@@ -73,6 +75,9 @@ pub enum Error {
     /// A forge can't be set up.
     #[error(transparent)]
     Forges(#[from] forge::Error),
+    /// Nobody can be told of events.
+    #[error(transparent)]
+    Webhooks(#[from] webhook::Error),
     /// An address can't be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -106,6 +111,7 @@ pub struct App {
     scrub: Scrub,
     gc: Gc,
     forges: Forges,
+    webhooks: Webhooks,
     api: Arc<Api>,
     tasks: Tasks,
     metrics: Arc<Metrics>,
@@ -134,6 +140,7 @@ pub async fn build(config: Receiver<Arc<Config>>, logging: Option<Logging>, cloc
     let history = history(&now, &store, &deps).await;
     let cache = cache(&now, &store, &history, &repositories, &deps);
     let forges = forges(&now, &store, &deps)?;
+    let webhooks = webhooks(&now, &deps)?;
     let facts = Facts { listen: registry.clone(), store: now.store.path.clone(), max_bytes: now.store.max_size };
     let scrub = Scrub::new(store.clone(), clock.clone(), tasks.clone(), now.scrub.rate);
     let views = views(&now, &store, &clock, &tasks, &metrics);
@@ -172,6 +179,7 @@ pub async fn build(config: Receiver<Arc<Config>>, logging: Option<Logging>, cloc
         scrub,
         gc,
         forges,
+        webhooks,
         api,
         tasks,
         metrics,
@@ -211,6 +219,8 @@ impl App {
         self.tasks.spawn("scrub-keeper", self.scrub.clone().keep(now.scrub.every));
         self.tasks.spawn("gc-keeper", self.gc.clone().keep());
         self.tasks.spawn("uploads", self.push.keep_ending());
+        let webhooks = self.webhooks.clone().run(self.events.subscribe(), self.tasks.stopping());
+        self.tasks.spawn("webhooks", webhooks);
         self.tasks.spawn("room", watch::room(self.store.pressure(), self.events.clone(), self.tasks.stopping()));
         self.tasks.spawn("reload", self.follow_configuration());
         let files = usize::try_from(super::files_allowed() / 2).unwrap_or(usize::MAX);
@@ -262,7 +272,7 @@ impl App {
         let (certificates, stopping) = (self.certificates.clone(), self.tasks.stopping());
         let (logging, api) = (self.logging.clone(), Arc::clone(&self.api));
         let (push, views, gc) = (self.push.clone(), self.views.clone(), self.gc.clone());
-        let forges = self.forges.clone();
+        let (forges, webhooks) = (self.forges.clone(), self.webhooks.clone());
         async move {
             loop {
                 tokio::select! {
@@ -280,6 +290,9 @@ impl App {
                 gc.reload(gc::Settings::of(&now));
                 if let Err(error) = forges.reload(&now.forges) {
                     tracing::error!(error = %crate::telemetry::chain(&error), "the forges stay as they were");
+                }
+                if let Err(error) = webhooks.reload(&now.notify) {
+                    tracing::error!(error = %crate::telemetry::chain(&error), "notify stays as it was");
                 }
                 push.set_uploads(now.access.limits.uploads);
                 api.set_clients(now.external_url.clone(), client::target(&now, &registry));
@@ -379,6 +392,12 @@ fn deps(config: &Config, clock: &Clock, tasks: &Tasks, metrics: &Arc<Metrics>) -
 fn forges(config: &Config, store: &Store, deps: &Deps) -> Result<Forges, forge::Error> {
     let (store, clock, metrics) = (store.clone(), deps.clock.clone(), Arc::clone(&deps.metrics));
     Forges::new(&config.forges, forge::Deps { store, clock, metrics, trust: deps.trust.clone() })
+}
+
+/// Who is told of events.
+fn webhooks(config: &Config, deps: &Deps) -> Result<Webhooks, webhook::Error> {
+    let Deps { clock, tasks, metrics, trust, .. } = deps.clone();
+    Webhooks::new(&config.notify, webhook::Deps { clock, tasks, metrics, trust })
 }
 
 /// Makes the clients of upstreams.

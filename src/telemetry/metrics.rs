@@ -89,6 +89,12 @@ struct HookLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NotificationLabels {
+    event: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ForgeLabel {
     forge: String,
 }
@@ -167,6 +173,7 @@ pub struct Metrics {
     forge_requests: Family<ForgeRequestLabels, Counter>,
     forge_budget: Family<ForgeLabel, Gauge>,
     hooks: Family<HookLabels, Counter>,
+    notifications: Family<NotificationLabels, Counter>,
     events_lost: Counter,
     panics: Counter,
 }
@@ -215,6 +222,7 @@ impl Metrics {
             forge_requests: Family::default(),
             forge_budget: Family::default(),
             hooks: Family::default(),
+            notifications: Family::default(),
             events_lost: Counter::default(),
             panics: Counter::default(),
         };
@@ -274,6 +282,7 @@ impl Metrics {
             self.forge_budget.clone(),
         );
         list.register("hooks", "Deliveries of webhooks", self.hooks.clone());
+        list.register("notifications", "Events told to whoever runs the server", self.notifications.clone());
         list.register("events_lost", "Events that were not told, because too many came", self.events_lost.clone());
         list.register("panics", "Requests that failed by a fault of the program", self.panics.clone());
         self
@@ -453,6 +462,12 @@ impl Metrics {
     /// A webhook of a configured forge came: `news`, `known`, `repeated`, `ping`, `ignored`, `malformed`, `refused`.
     pub fn hook(&self, hook: &str, outcome: &'static str) {
         self.hooks.get_or_create(&HookLabels { hook: hook.to_owned(), outcome }).inc();
+    }
+
+    /// An event was `sent` to a target of `notify`, tried `again`, `repeated` (told a moment ago), `dropped` (too many
+    /// waited), or `failed`.
+    pub fn notification(&self, event: &'static str, outcome: &'static str) {
+        self.notifications.get_or_create(&NotificationLabels { event, outcome }).inc();
     }
 
     /// So many events were not told, because too many came.

@@ -23,6 +23,7 @@ mod independent;
 mod lists;
 mod mount;
 mod names;
+mod notify;
 mod outage;
 mod pull;
 mod remotes;

@@ -1,5 +1,6 @@
 //! What the integration tests share: larder itself in this process, a scripted upstream, images, a client.
 
+pub mod chat;
 pub mod client;
 pub mod forge;
 pub mod hosted;
