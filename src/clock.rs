@@ -24,27 +24,8 @@ impl Timestamp {
     /// Reads RFC 3339, as APIs write it: with `T` or a space, any fraction of a second, `Z` or an offset. `None` for what is
     /// no moment since 1970.
     pub fn parse(text: &str) -> Option<Self> {
-        let (date, time) = text.trim().split_once(['T', 't', ' '])?;
-        let mut date = date.splitn(3, '-').map(digits);
-        let (year, month, day) = (date.next()??, date.next()??, date.next()??);
-        let (clock, offset) = split_offset(time)?;
-        let (whole, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
-        let mut whole = whole.splitn(3, ':').map(digits);
-        let (hour, minute, second) = (whole.next()??, whole.next()??, whole.next()??);
-        let in_range = (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
-        if !in_range || hour > 23 || minute > 59 || second > 60 || digits(fraction).is_none() {
-            return None;
-        }
-        let thousandths: u64 = format!("{fraction:0<3}").get(..3)?.parse().ok()?;
-        // A civil date to days, counted in eras of 400 years that begin on 1 March.
-        let shifted = if month <= 2 { year - 1 } else { year };
-        let year_of_era = shifted % 400;
-        let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-        let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-        let days = (shifted / 400 * 146_097 + day_of_era).checked_sub(719_468)?;
-        let minutes = i64::try_from(days * 1440 + hour * 60 + minute).ok()? - offset;
-        let minutes = u64::try_from(minutes).ok()?;
-        Some(Self((minutes * 60 + second) * 1000 + thousandths))
+        let moment: jiff::Timestamp = text.trim().parse().ok()?;
+        u64::try_from(moment.as_millisecond()).ok().map(Self)
     }
 
     /// The moment `later` after this one.
@@ -57,39 +38,10 @@ impl Timestamp {
 /// RFC 3339 in UTC, to the second: `2026-11-24T16:08:09Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0 / 1000;
-        let (days, second) = (seconds / 86_400, seconds % 86_400);
-        // Days to a civil date, counted in eras of 400 years that begin on 1 March.
-        let shifted = days + 719_468;
-        let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-        let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let month_from_march = (5 * day_of_year + 2) / 153;
-        let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-        let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-        let year = year_of_era + era * 400 + u64::from(month <= 2);
-        let (hour, minute) = (second / 3600, second / 60 % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}Z", second % 60)
+        let moment = i64::try_from(self.0).ok().and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
+        // What lies behind the year 9999 is as good as never.
+        moment.unwrap_or(jiff::Timestamp::MAX).strftime("%Y-%m-%dT%H:%M:%SZ").fmt(f)
     }
-}
-
-/// A number of nothing but digits.
-fn digits(text: &str) -> Option<u64> {
-    let plain = !text.is_empty() && text.len() <= 18 && text.bytes().all(|byte| byte.is_ascii_digit());
-    if plain { text.parse().ok() } else { None }
-}
-
-/// A time of day, and how many minutes it is ahead of UTC.
-fn split_offset(time: &str) -> Option<(&str, i64)> {
-    if let Some(clock) = time.strip_suffix(['Z', 'z']) {
-        return Some((clock, 0));
-    }
-    let at = time.rfind(['+', '-'])?;
-    let (clock, offset) = time.split_at_checked(at)?;
-    let sign = if offset.starts_with('-') { -1 } else { 1 };
-    let (hours, minutes) = offset.get(1..)?.split_once(':')?;
-    let (hours, minutes) = (digits(hours).filter(|h| *h < 24)?, digits(minutes).filter(|m| *m < 60)?);
-    Some((clock, sign * i64::try_from(hours * 60 + minutes).ok()?))
 }
 
 /// Tells the time. Cheap to clone.
