@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::net;
+
 /// A call to an upstream failed. Cheap to clone: many clients wait for one call.
 ///
 /// Its text names hosts and paths, never a credential or the query of a URL.
@@ -57,6 +59,20 @@ pub enum NoConnection {
     CircuitOpen,
     /// All connections were busy for too long.
     Overloaded,
+}
+
+impl Fault {
+    /// Whose fault it is that there was no answer.
+    pub fn of_net(error: &net::Error) -> Self {
+        match error {
+            net::Error::Dns { .. } => Self::NoConnection(NoConnection::Dns),
+            net::Error::Connect { .. } | net::Error::Exchange { .. } => Self::NoConnection(NoConnection::Connect),
+            net::Error::Tls { .. } => Self::NoConnection(NoConnection::Tls),
+            net::Error::Proxy { .. } => Self::NoConnection(NoConnection::Proxy),
+            net::Error::ConnectTimeout { .. } | net::Error::Headers { .. } => Self::TimedOut,
+            net::Error::Address { .. } => Self::AddressRefused,
+        }
+    }
 }
 
 /// Whether trying again may help.

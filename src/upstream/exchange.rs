@@ -432,13 +432,5 @@ pub(super) async fn discard(body: Incoming) {
 
 /// A network's fault in the words of this module.
 fn from_net(error: net::Error) -> Error {
-    let fault = match &error {
-        net::Error::Dns { .. } => Fault::NoConnection(NoConnection::Dns),
-        net::Error::Connect { .. } | net::Error::Exchange { .. } => Fault::NoConnection(NoConnection::Connect),
-        net::Error::Tls { .. } => Fault::NoConnection(NoConnection::Tls),
-        net::Error::Proxy { .. } => Fault::NoConnection(NoConnection::Proxy),
-        net::Error::ConnectTimeout { .. } | net::Error::Headers { .. } => Fault::TimedOut,
-        net::Error::Address { .. } => Fault::AddressRefused,
-    };
-    Error::new(fault, "asking the upstream").caused_by(error)
+    Error::new(Fault::of_net(&error), "asking the upstream").caused_by(error)
 }

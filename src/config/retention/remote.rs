@@ -70,7 +70,16 @@ pub enum Adapter {
 }
 
 impl Adapter {
-    const WORDS: [(&'static str, Self); 1] = [("oci", Self::Oci)];
+    const WORDS: [(&'static str, Self); 8] = [
+        ("oci", Self::Oci),
+        ("ghcr", Self::Ghcr),
+        ("ecr", Self::Ecr),
+        ("dockerhub", Self::DockerHub),
+        ("gitlab", Self::Gitlab),
+        ("harbor", Self::Harbor),
+        ("gar", Self::Gar),
+        ("quay", Self::Quay),
+    ];
 
     /// The word for it in the configuration.
     pub fn word(self) -> &'static str {

@@ -4,11 +4,23 @@
 //! them out after it has looked again. It decides nothing: what goes is the plan's. What it refuses is what would take more
 //! along than the plan names.
 
+mod api;
+mod deletes;
 mod dialect;
+mod dockerhub;
+mod ecr;
+mod gar;
+mod ghcr;
+mod gitlab;
 mod graph;
+mod harbor;
 mod oci;
+mod quay;
 mod registry;
+mod sigv4;
 mod trees;
+mod versions;
+mod watch;
 
 use std::fmt;
 use std::fmt::Debug;
@@ -26,6 +38,7 @@ use crate::oci::Tag;
 use crate::upstream::Deps;
 
 use super::records::Holding;
+use api::Api;
 
 pub use crate::upstream::Error;
 pub use crate::upstream::Fault;
@@ -128,6 +141,13 @@ impl Target {
         match self {
             Self::Tag { tag, .. } => std::slice::from_ref(tag),
             Self::Manifest { tags, .. } => tags,
+        }
+    }
+
+    /// The manifests that must be gone before it.
+    pub fn after(&self) -> &[Digest] {
+        match self {
+            Self::Tag { after, .. } | Self::Manifest { after, .. } => after,
         }
     }
 }
@@ -235,11 +255,20 @@ pub fn open(
     deps: &Deps,
 ) -> Result<Arc<dyn Remote>> {
     let registry = registry::Registry::open(host, config, upstream, deps)?;
+    let api = |default: &str| Api::open(host, default, config, upstream, deps);
     Ok(match config.adapter {
         Adapter::Oci => Arc::new(oci::Oci::new(registry)),
-        other => {
-            let message = format!("the adapter {} is not supported by this version yet", other.word());
-            return Err(Error::new(Fault::NotAllowed, message));
+        Adapter::Ghcr => Arc::new(ghcr::Ghcr::new(registry, api(ghcr::API)?, config.owners.clone())),
+        Adapter::DockerHub => {
+            Arc::new(dockerhub::DockerHub::new(registry, api(dockerhub::API)?, config.owners.clone()))
         }
+        Adapter::Ecr => Arc::new(ecr::Ecr::new(registry, api(&ecr::api_of(host))?)),
+        Adapter::Gitlab => Arc::new(gitlab::Gitlab::new(registry, api(gitlab::API)?, config.owners.clone())),
+        Adapter::Quay => Arc::new(quay::Quay::new(registry, api(quay::API)?, config.owners.clone())),
+        Adapter::Harbor => {
+            let api = api(&format!("https://{host}"))?;
+            Arc::new(harbor::Harbor::new(registry, api, config.owners.clone()))
+        }
+        Adapter::Gar => Arc::new(gar::Gar::new(registry, api(gar::API)?, config.owners.clone())),
     })
 }

@@ -9,6 +9,7 @@ use futures_util::stream;
 use tokio::time::Instant;
 use tokio::time::sleep;
 
+use crate::clock::Clock;
 use crate::config;
 use crate::config::retention::RemoteLimits;
 use crate::oci::Digest;
@@ -20,6 +21,7 @@ use crate::oci::Tag;
 use crate::upstream;
 use crate::upstream::Ask;
 use crate::upstream::Deps;
+use crate::upstream::Document;
 use crate::upstream::Identity;
 use crate::upstream::Priority;
 use crate::upstream::Removal;
@@ -40,6 +42,7 @@ const WAIT: Duration = Duration::from_secs(30);
 pub(super) struct Registry {
     pub(super) name: RegistryName,
     pub(super) limits: RemoteLimits,
+    pub(super) clock: Clock,
     upstream: upstream::Remote,
 }
 
@@ -55,12 +58,17 @@ impl Registry {
         let name = host.parse().map_err(|_| unusable())?;
         let settings = settings(host, config, upstream).ok_or_else(unusable)?;
         let upstream = upstream::Remote::new(host, &settings, deps)?;
-        Ok(Self { name, limits: config.limits.clone(), upstream })
+        Ok(Self { name, limits: config.limits.clone(), clock: deps.clock.clone(), upstream })
     }
 
     /// The key of one of its repositories.
     pub(super) fn key(&self, repository: &RepositoryName) -> RepositoryKey {
         RepositoryKey::new(self.name.clone(), repository.clone())
+    }
+
+    /// User and password, where there are any.
+    pub(super) async fn login(&self) -> Result<Option<(String, config::Secret)>> {
+        self.upstream.login().await
     }
 
     /// The repositories that it lists, whole.
@@ -132,6 +140,16 @@ impl Registry {
         }
     }
 
+    /// The first of these manifests that is there.
+    pub(super) async fn first_there(&self, repository: &RepositoryName, digests: &[Digest]) -> Result<Option<Digest>> {
+        for digest in digests {
+            if self.resolve(repository, &Reference::Digest(*digest)).await?.is_some() {
+                return Ok(Some(*digest));
+            }
+        }
+        Ok(None)
+    }
+
     /// A manifest by its digest, unverified; `Ok(None)` where it is not there.
     pub(super) async fn manifest(
         &self,
@@ -140,6 +158,17 @@ impl Registry {
     ) -> Result<Option<upstream::RawManifest>> {
         let (ask, reference) = (ask(repository), Reference::Digest(digest));
         self.patiently(|| self.upstream.manifest(&ask, &reference)).await
+    }
+
+    /// One page of a list that the registry has beside the specification's; `Ok(None)` where it has none.
+    pub(super) async fn document(
+        &self,
+        repository: &RepositoryName,
+        path: &str,
+        query: &str,
+    ) -> Result<Option<Document>> {
+        let ask = ask(repository);
+        self.patiently(|| self.upstream.document(&ask, path.to_owned(), query.to_owned())).await
     }
 
     /// Deletes a tag: whether it did, or the registry answered 404. A 429 was no deletion, so it waits and asks again.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
 use quick_cache::sync::Cache;
@@ -61,20 +62,36 @@ impl Trees {
         repository: &RepositoryName,
         digest: Digest,
     ) -> Result<Option<Arc<ManifestFact>>> {
-        let key = (repository.clone(), digest);
-        if let Some(known) = self.0.get(&key) {
+        if let Some(known) = self.known(repository, digest) {
             return Ok(Some(known));
         }
         let Some(raw) = registry.manifest(repository, digest).await? else { return Ok(None) };
-        if Digest::of_with(digest.algorithm(), &raw.bytes) != digest {
+        self.take(registry, repository, digest, raw.bytes, &raw.content_type).map(Some)
+    }
+
+    /// A manifest that was read before.
+    pub(super) fn known(&self, repository: &RepositoryName, digest: Digest) -> Option<Arc<ManifestFact>> {
+        self.0.get(&(repository.clone(), digest))
+    }
+
+    /// Reads a manifest's bytes as they came.
+    pub(super) fn take(
+        &self,
+        registry: &Registry,
+        repository: &RepositoryName,
+        digest: Digest,
+        bytes: Bytes,
+        content_type: &str,
+    ) -> Result<Arc<ManifestFact>> {
+        if Digest::of_with(digest.algorithm(), &bytes) != digest {
             return Err(registry.unusable(&format!("the manifest {digest} has other bytes than its digest says")));
         }
-        let manifest = Manifest::parse(raw.bytes, &raw.content_type).map_err(|error| {
+        let manifest = Manifest::parse(bytes, content_type).map_err(|error| {
             registry.unusable(&format!("the manifest {digest} of {repository} can't be read")).caused_by(error)
         })?;
         let fact = Arc::new(fact(digest, &manifest));
-        self.0.insert(key, Arc::clone(&fact));
-        Ok(Some(fact))
+        self.0.insert((repository.clone(), digest), Arc::clone(&fact));
+        Ok(fact)
     }
 }
 

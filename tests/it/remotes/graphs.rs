@@ -15,12 +15,32 @@ use larder::retention::remote::Outcome;
 use larder::retention::remote::Refused;
 use larder::retention::remote::Target;
 
+use super::dockerhub;
+use super::ecr;
+use super::gar;
+use super::ghcr;
+use super::gitlab;
+use super::harbor;
 use super::model::Random;
 use super::model::Repository;
+use super::quay;
 use super::server::Front;
 use super::server::Reply;
 use super::server::Server;
 use super::v2;
+
+/// Which manifests a dialect tells of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lists {
+    /// All.
+    All,
+    /// Those that tags reach.
+    Reached,
+    /// Those that tags reach, and those that nothing names or that are attached to nothing.
+    Roots,
+    /// Those that tags mean, and what they name at once.
+    OneLevel,
+}
 
 /// What a dialect can do, in the words of its documentation.
 #[derive(Clone, Copy)]
@@ -29,18 +49,48 @@ struct Dialect {
     front: Front,
     /// What it deletes, and what goes with that.
     caps: Caps,
-    /// Manifests without tags are listed.
-    lists_untagged: bool,
+    /// Which manifests it tells of.
+    lists: Lists,
 }
 
-const OCI: Dialect = Dialect { adapter: Adapter::Oci, front: v2::front, caps: Caps::TAGS, lists_untagged: false };
+impl Dialect {
+    fn name(self, seed: u64) -> String {
+        if self.adapter == Adapter::Gar { format!("acme/docker/r{seed}") } else { format!("acme/r{seed}") }
+    }
+}
+
+const OCI: Dialect = Dialect { adapter: Adapter::Oci, front: v2::front, caps: Caps::TAGS, lists: Lists::Reached };
+
+const GHCR: Dialect = Dialect { adapter: Adapter::Ghcr, front: ghcr::front, caps: Caps::MANIFESTS, lists: Lists::All };
+
+const ECR: Dialect =
+    Dialect { adapter: Adapter::Ecr, front: ecr::front, caps: Caps::LAST_TAG_TAKES, lists: Lists::All };
+
+const DOCKER_HUB: Dialect =
+    Dialect { adapter: Adapter::DockerHub, front: dockerhub::front, caps: Caps::TAGS, lists: Lists::OneLevel };
+
+const GITLAB: Dialect =
+    Dialect { adapter: Adapter::Gitlab, front: gitlab::front, caps: Caps::TAGS, lists: Lists::Reached };
+
+const HARBOR: Dialect =
+    Dialect { adapter: Adapter::Harbor, front: harbor::front, caps: Caps::TAGS_AND_MANIFESTS, lists: Lists::Roots };
+
+const GAR: Dialect =
+    Dialect { adapter: Adapter::Gar, front: gar::front, caps: Caps::TAGS_AND_MANIFESTS, lists: Lists::All };
+
+const QUAY: Dialect = Dialect { adapter: Adapter::Quay, front: quay::front, caps: Caps::TAGS, lists: Lists::Reached };
 
 fn count() -> u64 {
     std::env::var("LARDER_GRAPHS").ok().map_or(40, |text| text.parse().unwrap())
 }
 
 /// What the dialect deletes of it when all goes well, worked out in another way than the adapters do.
-fn expected(dialect: Dialect, before: &Repository, doomed: &[Doomed]) -> (BTreeSet<String>, BTreeSet<Digest>) {
+fn expected(
+    dialect: Dialect,
+    before: &Repository,
+    listed: &BTreeSet<Digest>,
+    doomed: &[Doomed],
+) -> (BTreeSet<String>, BTreeSet<Digest>) {
     let tags: BTreeSet<String> = doomed
         .iter()
         .filter_map(|doomed| match doomed {
@@ -51,7 +101,8 @@ fn expected(dialect: Dialect, before: &Repository, doomed: &[Doomed]) -> (BTreeS
     let takes = !dialect.caps.tags || dialect.caps.last_tag_takes_manifest;
     let goes = |digest: &Digest| {
         let of = before.tags_of(digest);
-        let is_untagged = dialect.caps.manifests && doomed.contains(&Doomed::Untagged { digest: *digest });
+        let is_untagged =
+            dialect.caps.manifests && listed.contains(digest) && doomed.contains(&Doomed::Untagged { digest: *digest });
         is_untagged || (takes && !of.is_empty() && of.iter().all(|tag| tags.contains(tag)))
     };
     let (going, staying): (BTreeSet<Digest>, BTreeSet<Digest>) =
@@ -77,12 +128,22 @@ fn check_listing(dialect: Dialect, before: &Repository, holding: &Holding, seed:
     assert_eq!(tags, before.tags, "seed {seed}");
     let listed: BTreeSet<Digest> = holding.manifests.iter().map(|fact| fact.digest).collect();
     let mut there: BTreeSet<Digest> = before.manifests.keys().copied().collect();
-    if !dialect.lists_untagged {
+    if dialect.lists != Lists::All {
         let mut reached = BTreeSet::new();
-        let mut next: Vec<Digest> = before.tags.values().copied().collect();
-        while let Some(digest) = next.pop() {
-            if there.contains(&digest) && reached.insert(digest) {
-                next.extend(&before.manifests[&digest].children);
+        let mut next: Vec<(Digest, bool)> = before.tags.values().map(|digest| (*digest, true)).collect();
+        if dialect.lists == Lists::Roots {
+            let is_named = |digest: &Digest| before.manifests.values().any(|held| held.children.contains(digest));
+            let is_root = |digest: &Digest| before.manifests[digest].subject.is_none() && !is_named(digest);
+            next.extend(before.manifests.keys().filter(|digest| is_root(digest)).map(|digest| (*digest, true)));
+        }
+        while let Some((digest, goes_on)) = next.pop() {
+            if !there.contains(&digest) {
+                continue;
+            }
+            reached.insert(digest);
+            if goes_on {
+                let deeper = dialect.lists != Lists::OneLevel;
+                next.extend(before.manifests[&digest].children.iter().map(|child| (*child, deeper)));
             }
         }
         there = reached;
@@ -93,7 +154,7 @@ fn check_listing(dialect: Dialect, before: &Repository, holding: &Holding, seed:
 /// One repository from its listing to its end.
 async fn one(dialect: Dialect, server: &Server, seed: u64) {
     let mut random = Random::with_seed(seed);
-    let text = format!("acme/r{seed}");
+    let text = dialect.name(seed);
     let name = text.parse().unwrap();
     let doomed = server.model(|model| {
         model.page = 1 + usize::try_from(random.u64(0..4)).unwrap();
@@ -104,6 +165,7 @@ async fn one(dialect: Dialect, server: &Server, seed: u64) {
     let remote = server.open(dialect.adapter);
     let holding = remote.list(&name).await.unwrap_or_else(|error| panic!("seed {seed}: {error:?}"));
     check_listing(dialect, &before, &holding, seed);
+    let listed = holding.manifests.iter().map(|fact| fact.digest).collect();
     let (calls, refused) = remote.calls(&holding, &doomed);
     let mut deleted: (BTreeSet<String>, BTreeSet<Digest>) = Default::default();
     for call in &calls {
@@ -118,7 +180,7 @@ async fn one(dialect: Dialect, server: &Server, seed: u64) {
     let executed: BTreeSet<String> = after.deleted_tags.iter().cloned().collect();
     assert_eq!(executed, deleted.0, "seed {seed}: what was deleted is what was planned");
     let gone: BTreeSet<Digest> = after.deleted_manifests.iter().copied().collect();
-    let (tags, manifests) = expected(dialect, &before, &doomed);
+    let (tags, manifests) = expected(dialect, &before, &listed, &doomed);
     assert_eq!((executed, gone.clone()), (tags, manifests), "seed {seed}: {calls:#?} {refused:#?}");
     assert_eq!(
         planned(&doomed, &refused),
@@ -149,7 +211,7 @@ fn deleted_of(doomed: &[Doomed], after: &Repository, gone: &BTreeSet<Digest>) ->
 /// One request of a listing fails, whichever it is.
 async fn one_fault(dialect: Dialect, seed: u64) {
     let mut random = Random::with_seed(seed);
-    let text = format!("acme/r{seed}");
+    let text = dialect.name(seed);
     let name = text.parse().unwrap();
     let server = Server::start(dialect.front).await;
     server.model(|model| {
@@ -196,4 +258,39 @@ async fn run(dialect: Dialect) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn oci_deletes_what_is_planned_and_nothing_else() {
     run(OCI).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ghcr_deletes_what_is_planned_and_nothing_else() {
+    run(GHCR).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ecr_deletes_what_is_planned_and_nothing_else() {
+    run(ECR).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_hub_deletes_what_is_planned_and_nothing_else() {
+    run(DOCKER_HUB).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gitlab_deletes_what_is_planned_and_nothing_else() {
+    run(GITLAB).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn harbor_deletes_what_is_planned_and_nothing_else() {
+    run(HARBOR).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gar_deletes_what_is_planned_and_nothing_else() {
+    run(GAR).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quay_deletes_what_is_planned_and_nothing_else() {
+    run(QUAY).await;
 }

@@ -1,10 +1,15 @@
 //! The remote registries' adapters against strict servers of their dialects.
 
-#![allow(dead_code, reason = "the other dialects use the rest")]
-
+mod dockerhub;
+mod ecr;
+mod gar;
+mod ghcr;
+mod gitlab;
 mod graphs;
+mod harbor;
 mod model;
 mod oci;
+mod quay;
 mod server;
 mod v2;
 
@@ -14,3 +19,8 @@ pub const HOST: &str = "reg.test";
 /// Who may delete there.
 pub const USER: &str = "cleaner";
 pub const PASSWORD: &str = "hunter2-cleaner";
+
+/// A moment of the model as APIs write it.
+pub fn time(seconds: u64) -> String {
+    larder::clock::Timestamp(seconds * 1000).to_string()
+}

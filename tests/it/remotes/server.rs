@@ -57,6 +57,12 @@ impl Seen {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
+    /// The path's parts, decoded.
+    pub fn parts(&self) -> Vec<String> {
+        let decode = |part: &str| percent(part);
+        self.path.trim_matches('/').split('/').map(decode).collect()
+    }
+
     pub fn line(&self) -> String {
         let query = if self.query.is_empty() { String::new() } else { format!("?{}", self.query) };
         format!("{} {}{query}", self.method, self.path)
@@ -181,7 +187,12 @@ impl Server {
 
     /// The adapter, as the program opens it.
     pub fn open(&self, adapter: Adapter) -> Arc<dyn Remote> {
-        open(super::HOST, &self.config(adapter))
+        let host = match adapter {
+            Adapter::Ecr => super::ecr::HOST,
+            Adapter::Gar => super::gar::HOST,
+            _ => super::HOST,
+        };
+        open(host, &self.config(adapter))
     }
 }
 
@@ -249,4 +260,17 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
         Bytes::from(reply.body)
     };
     Ok(response.body(Full::new(body)).unwrap())
+}
+
+/// Decodes `%2F` and its like, once.
+pub fn percent(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let code = after.get(..2).filter(|_| *first == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
+        let decoded = code.and_then(|code| u8::from_str_radix(code, 16).ok());
+        bytes.push(decoded.unwrap_or(*first));
+        rest = if decoded.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8(bytes).unwrap()
 }

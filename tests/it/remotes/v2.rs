@@ -18,7 +18,7 @@ pub fn basic() -> String {
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}")))
 }
 
-fn challenge(base: &str, scope: &str) -> Reply {
+pub fn challenge(base: &str, scope: &str) -> Reply {
     let realm = format!(r#"Bearer realm="{base}/token",service="registry.test",scope="{scope}""#);
     Reply::error(401, "UNAUTHORIZED").with("www-authenticate", realm)
 }
