@@ -277,6 +277,14 @@ fn secrets_come_from_files_without_their_last_line_break() {
 }
 
 #[test]
+fn a_policy_that_asks_a_forge_that_is_none_deserves_a_look() {
+    let policies = "retention: { policies: [{ name: a, repositories: [\"cache/{repo}\"], select: [\"{branch|slug}\"], keep: [{ branch_alive: { forge: hub, repository: \"acme/{repo}\" } }, { pr_open: { forge: lab, repository: \"acme/{repo}\" } }] }] }\n";
+    let loaded = load_with(&format!("forges: {{ lab: {{ kind: gitlab }} }}\n{policies}"), &|_| None).unwrap();
+    let remarks: Vec<&str> = loaded.remarks.iter().map(|remark| remark.message.as_str()).collect();
+    assert_eq!(remarks, ["the policy a asks `hub`, which forges does not name: it keeps what it asks for"]);
+}
+
+#[test]
 fn a_url_that_is_a_secret_is_not_repeated() {
     let folder = tempfile::tempdir().unwrap();
     let text = "notify: [{ url_file: chat, events: [store_full] }]\n";

@@ -9,6 +9,10 @@ use url::Url;
 use super::limits::at_least;
 use super::limits::positive;
 use super::listen::pem;
+use super::retention::BranchAlive;
+use super::retention::BranchesFrom;
+use super::retention::Condition;
+use super::retention::Retention;
 use super::secret::Contents;
 use super::secret::Secret;
 use super::table::Table;
@@ -155,6 +159,20 @@ fn forge(value: &Value<'_>) -> Option<Forge> {
         value.remark(format!("the token goes to {api} without encryption"));
     }
     Some(Forge { kind, api, token, webhook_secret, ca_file, proxy, limits })
+}
+
+/// The forges that policies ask, each with the policy's name.
+pub(super) fn asked(retention: &Retention) -> impl Iterator<Item = (&str, &str)> {
+    retention.policies.iter().flat_map(|policy| {
+        policy.keep.iter().flat_map(|item| &item.conditions).filter_map(|condition| {
+            let forge = match condition {
+                Condition::BranchAlive(BranchAlive { from: BranchesFrom::Forge { forge, .. }, .. }) => forge,
+                Condition::PullOpen(pull) => &pull.forge,
+                _ => return None,
+            };
+            Some((policy.name.as_str(), forge.as_str()))
+        })
+    })
 }
 
 /// A name that can stand in a path as it is.

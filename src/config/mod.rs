@@ -296,6 +296,7 @@ impl Config {
         table.within("limits", |table| self.limits.read(table));
         table.within("telemetry", |table| self.telemetry.read(table));
         table.close();
+        self.remark_on_forges(root.reading);
         self.override_by(sources, root);
         self.check_listeners(root.reading, &listen_place);
     }
@@ -329,6 +330,16 @@ impl Config {
             if !self.is_loopback() {
                 self.access = Access::default();
             }
+        }
+    }
+
+    /// A policy that asks a forge that nobody configured keeps everything, and says so in each plan.
+    fn remark_on_forges(&self, reading: &Reading<'_>) {
+        for (policy, forge) in forge::asked(&self.retention).filter(|(_, forge)| !self.forges.contains_key(*forge)) {
+            let place = reading.file.display().to_string();
+            let message =
+                format!("the policy {policy} asks `{forge}`, which forges does not name: it keeps what it asks for");
+            remark(reading, &place, "retention.policies", &message);
         }
     }
 

@@ -61,7 +61,32 @@ pub(super) struct Client {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Job<'a> {
     pub(super) repository: &'a str,
-    pub(super) what: &'static str,
+    pub(super) what: Listed,
+}
+
+/// What is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Listed {
+    Branches,
+    Pulls,
+}
+
+impl Listed {
+    /// For people.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Branches => "branches",
+            Self::Pulls => "pull requests",
+        }
+    }
+
+    /// For metrics.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Branches => "branches",
+            Self::Pulls => "pulls",
+        }
+    }
 }
 
 impl Client {
@@ -100,7 +125,7 @@ impl Client {
     /// An answer that can't be used.
     pub(super) fn unusable(&self, job: Job<'_>, problem: impl Into<String>) -> Error {
         let (forge, repository) = (self.name.clone(), job.repository.to_owned());
-        Error::Answer { forge, repository, what: job.what, problem: problem.into() }
+        Error::Answer { forge, repository, what: job.what.words(), problem: problem.into() }
     }
 
     /// One page, with the address at which it was in the end. Only 200 is an answer.
@@ -153,7 +178,7 @@ impl Client {
     async fn send(&self, url: &Url, job: Job<'_>) -> Result<Answer, fetch::Error> {
         let sent = self.fetch.send(self.request(url)).await;
         let status = sent.as_ref().map_or(0, |answer| answer.status.as_u16());
-        self.metrics.forge_request(&self.name, job.what, status);
+        self.metrics.forge_request(&self.name, job.what.label(), status);
         let answer = sent?;
         if let Some(remaining) = number(&answer, "x-ratelimit-remaining").or(number(&answer, "ratelimit-remaining")) {
             self.metrics.forge_budget(&self.name, remaining);

@@ -12,6 +12,7 @@ use crate::net::fetch::Answer;
 use super::Error;
 use super::client::Client;
 use super::client::Job;
+use super::client::Listed;
 use super::client::number;
 use super::dialect;
 use super::dialect::Dialect;
@@ -29,7 +30,7 @@ enum Then {
 
 /// Every branch of a repository.
 pub(super) async fn branches(client: &Client, repository: &str) -> Result<BTreeSet<String>, Error> {
-    let job = Job { repository, what: "branches" };
+    let job = Job { repository, what: Listed::Branches };
     let dialect = Dialect(client.settings.kind);
     let mut found = BTreeSet::new();
     for _ in 0..2 {
@@ -49,7 +50,7 @@ pub(super) async fn branches(client: &Client, repository: &str) -> Result<BTreeS
 
 /// Every open pull request of a repository, and those that were closed after `since`.
 pub(super) async fn pulls(client: &Client, repository: &str, since: Timestamp) -> Result<PullListing, Error> {
-    let job = Job { repository, what: "pull requests" };
+    let job = Job { repository, what: Listed::Pulls };
     let (dialect, api) = (Dialect(client.settings.kind), &client.settings.api);
     let mut listing = PullListing::default();
     for _ in 0..2 {

@@ -43,6 +43,9 @@ use shelf::Shelf;
 /// For how long back closed pull requests are listed.
 const CLOSED_LISTED: Duration = Duration::from_hours(90 * 24);
 
+/// For how long back those are listed again that were listed before.
+const CLOSED_AGAIN: Duration = Duration::from_hours(24);
+
 /// The largest file of branches, and how many files are remembered with how many branches.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 const FILES_MAX: u32 = 1_000;
@@ -135,8 +138,9 @@ impl Forges {
         let (client, key) = self.find(forge, repository)?;
         let limits = &client.settings.limits;
         let entry = self.0.pulls.entry(key, limits.repositories).await?;
-        let now = self.0.deps.clock.now();
-        let since = Timestamp(now.0.saturating_sub(u64::try_from(CLOSED_LISTED.as_millis()).unwrap_or(u64::MAX)));
+        // What was listed before is remembered, so it need not be listed again, but for some that may have come late.
+        let listed = Shelf::<Pulls>::peek(&entry).listed;
+        let since = before(self.0.deps.clock.now(), CLOSED_LISTED).max(before(listed, CLOSED_AGAIN));
         let names = limits.names as usize;
         self.0.pulls.ask(&entry, names, listing::pulls(&client, repository, since)).await
     }
@@ -198,6 +202,11 @@ impl Forges {
         }
         Ok((client, Key { forge: forge.to_owned(), repository: repository.to_ascii_lowercase() }))
     }
+}
+
+/// The moment so long before another.
+fn before(moment: Timestamp, by: Duration) -> Timestamp {
+    Timestamp(moment.0.saturating_sub(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
 }
 
 /// The branches in a file, and when it was written.

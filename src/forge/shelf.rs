@@ -122,6 +122,11 @@ impl<L: Ledger> Shelf<L> {
         }
     }
 
+    /// What is known without asking anybody.
+    pub(super) fn peek(entry: &Entry<L>) -> Arc<L> {
+        Arc::clone(&entry.state().known)
+    }
+
     /// What is known by a listing that is new enough, else by one that is made now. `list` is polled only if it is needed.
     pub(super) async fn ask(
         &self,

@@ -448,7 +448,7 @@ impl Metrics {
         self.runs_refused.get_or_create(&ReasonLabel { reason }).inc();
     }
 
-    /// A forge answered with `status`, or not at all (0). `kind`: `branches`, `pull requests`.
+    /// A forge answered with `status`, or not at all (0). `kind`: `branches`, `pulls`.
     pub fn forge_request(&self, forge: &str, kind: &'static str, status: u16) {
         let labels = ForgeRequestLabels { forge: forge.to_owned(), kind, status: Status(status) };
         self.forge_requests.get_or_create(&labels).inc();

@@ -340,6 +340,14 @@ async fn pull_requests_are_open_or_were_closed_at_a_time() {
         assert_eq!(asker.forges.hear("hub", event).await.unwrap(), Heard::News);
         let pulls = asker.forges.pulls("hub", "acme/app").await.unwrap();
         assert_eq!(pulls.open.len(), 3, "{kind:?}: the forge says otherwise");
+        // What was closed before the last listing need not be listed again.
+        forge.put_pulls("acme/app", &[(1, "closed", "2026-09-21T13:33:20Z"), (2, "open", "2026-09-20T00:00:00Z")]);
+        asker.later();
+        forge.forget();
+        let pulls = asker.forges.pulls("hub", "acme/app").await.unwrap();
+        let closed: Vec<u64> = pulls.closed.iter().map(|(pull, _)| pull.number).collect();
+        assert_eq!(closed, [1, 3, 4, 5, 6], "{kind:?}: 3 is missed, the others are remembered");
+        assert_eq!(forge.asked().len(), 2, "{kind:?}: a page of those that are open, a page of those that were closed");
     }
 }
 
