@@ -151,6 +151,7 @@ fn every_metric_is_explained_and_no_other() {
     used.forge_budget("github", 1);
     used.hook("github", "news");
     used.notification("store_full", "sent");
+    used.pruned("branches", "deleted");
     let told = used.encode();
     let mut metrics = BTreeSet::new();
     for line in told.lines().filter_map(|line| line.strip_prefix("# TYPE larder_")) {

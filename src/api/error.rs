@@ -14,6 +14,7 @@ use crate::oci::ErrorCode;
 use crate::push;
 use crate::repository::NameProblem;
 use crate::repository::Refused;
+use crate::retention;
 use crate::store;
 use crate::telemetry;
 use crate::upstream;
@@ -114,6 +115,24 @@ impl From<&upstream::Error> for Failure {
             Fault::NotAllowed => return Refused::Denied.into(),
         };
         failure.because(error)
+    }
+}
+
+impl From<&retention::Error> for Failure {
+    fn from(error: &retention::Error) -> Self {
+        // Whoever runs the server asks for plans, so the sentence may say all of it.
+        let told = |status| Self::new(status, ErrorCode::Unsupported, telemetry::chain(error));
+        match error {
+            retention::Error::Store(error) => Self::from(error),
+            retention::Error::TooMany { .. } | retention::Error::Json(_) => {
+                told(StatusCode::INTERNAL_SERVER_ERROR).because(error)
+            }
+            retention::Error::Policy { .. } | retention::Error::Remote { .. } | retention::Error::Edited => {
+                told(StatusCode::BAD_REQUEST)
+            }
+            retention::Error::Old { .. } | retention::Error::Blocked(_) => told(StatusCode::CONFLICT),
+            retention::Error::Stopping => told(StatusCode::SERVICE_UNAVAILABLE).later(None),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A failure as a client sees it: status, code of the specification, one sentence, and the headers that belong to it.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub(super) const SOON: Duration = Duration::from_secs(1);
 pub(super) struct Failure {
     status: StatusCode,
     code: ErrorCode,
-    message: &'static str,
+    message: Cow<'static, str>,
     /// What it is about, for a client's own log: a digest, a tag.
     detail: Option<String>,
     retry_after: Option<Duration>,
@@ -43,8 +44,8 @@ enum Extra {
 }
 
 impl Failure {
-    pub(super) fn new(status: StatusCode, code: ErrorCode, message: &'static str) -> Self {
-        Self { status, code, message, detail: None, retry_after: None, extra: Extra::None, cause: None }
+    pub(super) fn new(status: StatusCode, code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code, message: message.into(), detail: None, retry_after: None, extra: Extra::None, cause: None }
     }
 
     pub(super) fn later(self, wait: Option<Duration>) -> Self {
@@ -62,7 +63,7 @@ impl Failure {
 
     /// The same failure in other words.
     pub(super) fn saying(self, message: &'static str) -> Self {
-        Self { message, ..self }
+        Self { message: message.into(), ..self }
     }
 
     /// A credential is needed. The challenge that goes with it depends on the request.
@@ -117,7 +118,7 @@ impl Failure {
 
     /// The sentence that any client may read.
     pub(super) fn message(&self) -> String {
-        self.message.to_owned()
+        self.message.clone().into_owned()
     }
 
     /// The sentence with its cause, for whoever runs the server.

@@ -43,6 +43,7 @@ use crate::push::Push;
 use crate::report::Report;
 use crate::repository::NameProblem;
 use crate::repository::Repositories;
+use crate::retention::Prune;
 use crate::retention::gc::Gc;
 use crate::scrub::Scrub;
 use crate::telemetry::Metrics;
@@ -89,6 +90,7 @@ pub struct Services {
     pub forges: Forges,
     /// Collects what nothing names.
     pub gc: Gc,
+    pub prune: Prune,
     pub metrics: Arc<Metrics>,
 }
 
@@ -104,6 +106,7 @@ pub struct Api {
     scrub: Scrub,
     hooks: Hooks,
     gc: Gc,
+    prune: Prune,
     metrics: Arc<Metrics>,
     limits: config::Limits,
     /// What clients call larder, where that is configured; changes with the configuration.
@@ -136,7 +139,7 @@ type Answer = Result<Response<Body>, Failure>;
 impl Api {
     /// Answers from these.
     pub fn new(services: Services, limits: &config::Limits) -> Self {
-        let Services { cache, push, views, access, repositories, report, scrub, forges, gc, metrics } = services;
+        let Services { cache, push, views, access, repositories, report, scrub, forges, gc, prune, metrics } = services;
         let running = Arc::new(Semaphore::new(usize::try_from(limits.requests).unwrap_or(Semaphore::MAX_PERMITS)));
         let (clients, external_url) = (ArcSwapOption::empty(), ArcSwapOption::empty());
         Self {
@@ -150,6 +153,7 @@ impl Api {
             scrub,
             hooks: Hooks::new(forges, limits),
             gc,
+            prune,
             metrics,
             limits: limits.clone(),
             clients,

@@ -211,6 +211,10 @@ pub enum Api {
     Scrub,
     /// Collect what nothing names.
     Gc,
+    /// What policies let go now.
+    PrunePlan,
+    /// Carry such a plan out.
+    PruneApply,
     /// Which runs live.
     Runs,
     /// What a run saw.
@@ -475,6 +479,8 @@ fn api(method: &Method, noun: &str, query: &str) -> Result<Api, Problem> {
         "evict" => told().map(|_| Api::Evict),
         "scrub" => told().map(|_| Api::Scrub),
         "gc" => told().map(|_| Api::Gc),
+        "prune/plan" => told().map(|_| Api::PrunePlan),
+        "prune/apply" => told().map(|_| Api::PruneApply),
         "runs" => asked().map(|_| Api::Runs),
         _ => {
             let id = noun.strip_prefix("runs/").filter(|id| is_run(id)).ok_or(Problem::Nowhere)?.to_owned();

@@ -108,6 +108,12 @@ impl Server {
         document(answer).await
     }
 
+    /// The same, of what may take long: `wait` for the answer.
+    pub(super) async fn post_patiently(&self, path: &str, body: &Value, wait: Duration) -> Result<Value, Error> {
+        let answer = self.send_within(wait, Method::POST, path, Some(body), &[]).await?;
+        document(answer).await
+    }
+
     /// Sends a request, and hands each line of the answer to `line` as it comes.
     pub(super) async fn lines(&self, path: &str, mut line: impl FnMut(&Value)) -> Result<(), Error> {
         let mut answer = self.send(Method::POST, path, None, &[]).await?;
@@ -145,6 +151,17 @@ impl Server {
         body: Option<&Value>,
         headers: &[(header::HeaderName, &str)],
     ) -> Result<Answer, Error> {
+        self.send_within(SILENCE, method, path, body, headers).await
+    }
+
+    async fn send_within(
+        &self,
+        wait: Duration,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        headers: &[(header::HeaderName, &str)],
+    ) -> Result<Answer, Error> {
         let stream = self.connect().await?;
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, self.authority());
         request = request.header(header::USER_AGENT, concat!("larder/", env!("CARGO_PKG_VERSION")));
@@ -161,7 +178,7 @@ impl Server {
         let request = request
             .body(Full::new(bytes))
             .map_err(|error| Error::Usage(format!("`{path}` can't be asked for: {error}")))?;
-        let sent = tokio::time::timeout(SILENCE, exchange(stream, request)).await;
+        let sent = tokio::time::timeout(wait, exchange(stream, request)).await;
         match sent {
             Ok(answer) => answer.map_err(|error| self.nobody(io::Error::other(error))),
             Err(_) => Err(self.nobody(io::ErrorKind::TimedOut.into())),

@@ -14,6 +14,7 @@ mod explain;
 mod gc;
 mod holder;
 mod ls;
+mod prune;
 mod rebuild;
 mod refresh;
 mod runs;
@@ -92,6 +93,8 @@ enum Command {
     Refresh(refresh::Arguments),
     /// Drop what is held of an image
     Evict(refresh::Arguments),
+    /// What policies let go: the plan first, then exactly that plan
+    Prune(prune::Arguments),
     /// Hash what is stored again, paced
     Scrub,
     /// Collect what nothing names any more, now
@@ -182,6 +185,7 @@ fn perform(line: &CommandLine, console: &Console) -> Result<Outcome, Error> {
         Command::Refresh(arguments) => block_on(refresh::run(refresh::Order::Refresh, arguments, global, console)),
         Command::Evict(arguments) => block_on(refresh::run(refresh::Order::Evict, arguments, global, console)),
         Command::Gc => block_on(gc::run(global, console)),
+        Command::Prune(arguments) => block_on(prune::run(arguments, global, console)),
         Command::Scrub => block_on(scrub::run(global, console)),
         Command::Runs(order) => block_on(runs::run(order, global, console)),
     }

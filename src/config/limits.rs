@@ -69,6 +69,10 @@ pub struct Limits {
     pub runs: u32,
     /// Tags that one run sees; beyond it a further one is 429 with `Retry-After`.
     pub run_tags: u32,
+    /// Tags and manifests that one plan of retention looks at; beyond it there is none.
+    pub plan_entries: u32,
+    /// Bytes of a plan that is to be carried out.
+    pub plan_bytes: u64,
 }
 
 impl Default for Limits {
@@ -104,6 +108,8 @@ impl Default for Limits {
             references: 1_000,
             runs: 20_000,
             run_tags: 1_000,
+            plan_entries: 2_000_000,
+            plan_bytes: 64 << 20,
         }
     }
 }
@@ -140,6 +146,8 @@ impl Limits {
         table.set("references", &mut self.references, Value::at_least_one);
         table.set("runs", &mut self.runs, Value::at_least_one);
         table.set("run_tags", &mut self.run_tags, Value::at_least_one);
+        table.set("plan_entries", &mut self.plan_entries, Value::at_least_one);
+        table.set("plan_bytes", &mut self.plan_bytes, |value| at_least(value, 64 << 10, "64KiB"));
     }
 }
 

@@ -21,6 +21,7 @@ use crate::store;
 use crate::store::Held;
 use crate::store::TagRecord;
 use crate::store::TagState;
+use crate::telemetry;
 use crate::upstream::Health;
 
 use super::Image;
@@ -39,7 +40,7 @@ pub struct Explanation {
 }
 
 impl Report {
-    /// What a pull of the image would meet. Asks no upstream.
+    /// What a pull of the image would meet, and what policies make of it. Asks no upstream; a forge, where a policy does.
     ///
     /// # Errors
     ///
@@ -64,6 +65,9 @@ impl Report {
                 held
             }
         };
+        if let Reference::Tag(tag) = &reference {
+            sentences.extend(self.retention(repository, tag).await);
+        }
         let separator = if reference.digest().is_some() { '@' } else { ':' };
         Ok(Explanation {
             reference: format!("{repository}{separator}{reference}"),
@@ -72,6 +76,14 @@ impl Report {
             class: held.as_deref().and_then(Held::class).map(Class::word),
             sentences,
         })
+    }
+
+    /// What policies make of a tag; why that can't be told, where it can't.
+    async fn retention(&self, repository: &RepositoryKey, tag: &Tag) -> Vec<String> {
+        match self.prune.explain(repository, tag).await {
+            Ok(sentences) => sentences,
+            Err(error) => vec![format!("whether it stays can't be told: {}", telemetry::chain(&error))],
+        }
     }
 
     /// Where the repository comes from; its registry, where that is an upstream.

@@ -15,6 +15,7 @@ use crate::access::Access;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::repository::Repositories;
+use crate::retention::Prune;
 use crate::store::Completeness;
 use crate::store::PressureState;
 use crate::store::Store;
@@ -45,6 +46,7 @@ pub struct Report {
     cache: Cache,
     access: Arc<Access>,
     repositories: Arc<Repositories>,
+    prune: Prune,
     metrics: Arc<Metrics>,
     clock: Clock,
     facts: Arc<Facts>,
@@ -58,11 +60,21 @@ impl Report {
         cache: Cache,
         access: Arc<Access>,
         repositories: Arc<Repositories>,
-        metrics: Arc<Metrics>,
-        clock: Clock,
+        prune: Prune,
+        (metrics, clock): (Arc<Metrics>, Clock),
         facts: Facts,
     ) -> Self {
-        Self { store, cache, access, repositories, metrics, clock, facts: Arc::new(facts), began: Instant::now() }
+        Self {
+            store,
+            cache,
+            access,
+            repositories,
+            prune,
+            metrics,
+            clock,
+            facts: Arc::new(facts),
+            began: Instant::now(),
+        }
     }
 
     /// How the index stands: `complete`, or `rebuilding` with the rows that were written so far.

@@ -35,6 +35,8 @@ use crate::repository;
 use crate::repository::OwnNames;
 use crate::repository::Repositories;
 use crate::repository::Settings;
+use crate::retention;
+use crate::retention::Prune;
 use crate::retention::gc;
 use crate::retention::gc::Gc;
 use crate::scrub::Scrub;
@@ -81,6 +83,9 @@ pub enum Error {
     /// An address can't be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Retention can't be set up.
+    #[error(transparent)]
+    Prune(#[from] retention::OpenError),
     /// A key can't be drawn.
     #[error("the system gave no random bytes")]
     Random,
@@ -110,6 +115,7 @@ pub struct App {
     push: Push,
     scrub: Scrub,
     gc: Gc,
+    prune: Prune,
     forges: Forges,
     webhooks: Webhooks,
     api: Arc<Api>,
@@ -145,7 +151,8 @@ pub async fn build(config: Receiver<Arc<Config>>, logging: Option<Logging>, cloc
     let scrub = Scrub::new(store.clone(), clock.clone(), tasks.clone(), now.scrub.rate);
     let views = views(&now, &store, &clock, &tasks, &metrics);
     let gc = collector(&now, &store, &views, (&clock, &tasks, &metrics));
-    let report = report(&store, &cache, (&access, &repositories), &deps, facts);
+    let prune = prune(&now, &store, &history, &forges, (&repositories, &deps)).await?;
+    let report = report(&cache, (&access, &repositories), &prune, &deps, (store.clone(), facts));
     let push = pushes(&now, &store, &repositories, (&tasks, &metrics)).await?;
     let services = Services {
         cache: cache.clone(),
@@ -157,6 +164,7 @@ pub async fn build(config: Receiver<Arc<Config>>, logging: Option<Logging>, cloc
         scrub: scrub.clone(),
         forges: forges.clone(),
         gc: gc.clone(),
+        prune: prune.clone(),
         metrics: Arc::clone(&metrics),
     };
     let api = Arc::new(Api::new(services, &now.limits));
@@ -178,6 +186,7 @@ pub async fn build(config: Receiver<Arc<Config>>, logging: Option<Logging>, cloc
         push,
         scrub,
         gc,
+        prune,
         forges,
         webhooks,
         api,
@@ -218,6 +227,7 @@ impl App {
         self.tasks.spawn("history", self.history.clone().keep(self.tasks.stopping()));
         self.tasks.spawn("scrub-keeper", self.scrub.clone().keep(now.scrub.every));
         self.tasks.spawn("gc-keeper", self.gc.clone().keep());
+        self.tasks.spawn("prune-keeper", self.prune.clone().keep());
         self.tasks.spawn("uploads", self.push.keep_ending());
         let webhooks = self.webhooks.clone().run(self.events.subscribe(), self.tasks.stopping());
         self.tasks.spawn("webhooks", webhooks);
@@ -248,7 +258,7 @@ impl App {
         if cut > 0 {
             tracing::warn!(connections = cut, "transfers were cut: they took longer than `drain`");
         }
-        drop((self.cache, self.history, self.push, self.views, self.scrub, self.gc, self.forges));
+        drop((self.cache, self.history, self.push, self.views, self.scrub, self.gc, self.prune, self.forges));
         self.tasks.stop().await;
         let closed = self.store.close().await;
         drop(self.store);
@@ -273,6 +283,7 @@ impl App {
         let (logging, api) = (self.logging.clone(), Arc::clone(&self.api));
         let (push, views, gc) = (self.push.clone(), self.views.clone(), self.gc.clone());
         let (forges, webhooks) = (self.forges.clone(), self.webhooks.clone());
+        let prune = self.prune.clone();
         async move {
             loop {
                 tokio::select! {
@@ -288,6 +299,9 @@ impl App {
                 views.fallbacks.reload(now.build_caches.clone());
                 views.runs.reload(now.runs.clone());
                 gc.reload(gc::Settings::of(&now));
+                if let Err(error) = prune.reload(retention::Settings::of(&now)) {
+                    tracing::error!(error = %crate::telemetry::chain(&error), "retention stays as it was");
+                }
                 if let Err(error) = forges.reload(&now.forges) {
                     tracing::error!(error = %crate::telemetry::chain(&error), "the forges stay as they were");
                 }
@@ -325,14 +339,36 @@ async fn access(
 
 /// What tells how things are.
 fn report(
-    store: &Store,
     cache: &Cache,
     (access, repositories): (&Arc<Access>, &Arc<Repositories>),
+    prune: &Prune,
     deps: &Deps,
-    facts: Facts,
+    (store, facts): (Store, Facts),
 ) -> Report {
     let (access, repositories, metrics) = (Arc::clone(access), Arc::clone(repositories), Arc::clone(&deps.metrics));
-    Report::new(store.clone(), cache.clone(), access, repositories, metrics, deps.clock.clone(), facts)
+    Report::new(store, cache.clone(), access, repositories, prune.clone(), (metrics, deps.clock.clone()), facts)
+}
+
+/// What deletes by policy.
+async fn prune(
+    config: &Config,
+    store: &Store,
+    history: &History,
+    forges: &Forges,
+    (repositories, clients): (&Arc<Repositories>, &Deps),
+) -> Result<Prune, Error> {
+    let deps = retention::Deps {
+        store: store.clone(),
+        history: history.clone(),
+        repositories: Arc::clone(repositories),
+        forges: forges.clone(),
+        clock: clients.clock.clone(),
+        tasks: clients.tasks.clone(),
+        metrics: Arc::clone(&clients.metrics),
+        events: clients.events.clone(),
+        clients: clients.clone(),
+    };
+    Ok(Prune::open(retention::Settings::of(config), deps).await?)
 }
 
 /// The key that tokens are signed with: drawn once, kept with the store, so that a restart ends no token. Where it can't be

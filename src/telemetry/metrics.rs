@@ -99,6 +99,12 @@ struct ForgeLabel {
     forge: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PrunedLabels {
+    policy: String,
+    outcome: &'static str,
+}
+
 /// Seconds from a request to its first byte: from a hit in memory to an upstream's time-out.
 const FIRST_BYTE_BUCKETS: [f64; 13] =
     [0.000_25, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
@@ -158,6 +164,7 @@ pub struct Metrics {
     evicted: Counter,
     collected: Counter,
     collections_failed: Counter,
+    pruned: Family<PrunedLabels, Counter>,
     saved_pulls: Counter,
     history_bytes: Gauge,
     history_dropped: Counter,
@@ -207,6 +214,7 @@ impl Metrics {
             evicted: Counter::default(),
             collected: Counter::default(),
             collections_failed: Counter::default(),
+            pruned: Family::default(),
             saved_pulls: Counter::default(),
             history_bytes: Gauge::default(),
             history_dropped: Counter::default(),
@@ -258,6 +266,11 @@ impl Metrics {
         list.register("store_free_bytes", "Bytes free on the store's file system", self.store_free.clone());
         list.register("evicted_bytes", "Bytes taken out to stay within the size", self.evicted.clone());
         list.register("gc_freed_bytes", "Bytes collected because nothing named them", self.collected.clone());
+        list.register(
+            "pruned_tags",
+            "Tags and untagged manifests that policies let go, by what became of each",
+            self.pruned.clone(),
+        );
         list.register("gc_failures", "Collections of everything that broke off", self.collections_failed.clone());
         list.register("saved_pulls", "Manifests served without a pull of the upstream", self.saved_pulls.clone());
         list.register("history_bytes", "Bytes of the history of pulls", self.history_bytes.clone());
@@ -480,6 +493,11 @@ impl Metrics {
         self.panics.inc();
     }
 
+    /// Something that a policy of the configuration let go came to this end.
+    pub fn pruned(&self, policy: &str, outcome: &'static str) {
+        self.pruned.get_or_create(&PrunedLabels { policy: policy.to_owned(), outcome }).inc();
+    }
+
     /// Sums of requests since the start.
     pub fn requests_so_far(&self) -> Requests {
         let read = |sum: &AtomicU64| sum.load(Ordering::Relaxed);
@@ -530,6 +548,7 @@ mod tests {
         metrics.first_byte(0.001);
         metrics.store_bytes("proxied", 1 << 40);
         metrics.denied("anonymous");
+        metrics.pruned("branches", "deleted");
         let text = metrics.encode();
         for line in [
             r#"larder_requests_total{route="manifest",method="GET",status="200",cache="hit"} 1"#,
@@ -546,6 +565,7 @@ mod tests {
             "larder_saved_pulls_total 0",
             "larder_scrub_failures_total 0",
             r#"larder_denied_total{reason="anonymous"} 1"#,
+            r#"larder_pruned_tags_total{policy="branches",outcome="deleted"} 1"#,
             concat!(r#"larder_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");

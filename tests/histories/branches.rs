@@ -39,7 +39,7 @@ fn pushes(folder: &std::path::Path) -> BTreeMap<String, Vec<Push>> {
             (false, "") => format!("pr/{}", row[2]),
             (false, named) => format!("{}/{named}", row[2]),
         };
-        let sha = &row[4][..7];
+        let sha: String = row[4].chars().take(7).collect();
         // Now and then the main branch is released.
         let tag = if is_main && number % 50 == 0 {
             format!("v1.{number}.0")

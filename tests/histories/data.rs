@@ -31,7 +31,7 @@ use larder::retention::sizes::Graph;
 use larder::retention::sizes::Root;
 
 /// The folder; none where it is not there, which is said.
-pub fn folder() -> Option<PathBuf> {
+pub(crate) fn folder() -> Option<PathBuf> {
     let folder = std::env::var_os("LARDER_DATA").map_or_else(|| PathBuf::from("../shared/data"), PathBuf::from);
     if folder.join("README.md").is_file() {
         return Some(folder);
@@ -41,7 +41,7 @@ pub fn folder() -> Option<PathBuf> {
 }
 
 /// The rows of a table, without its head.
-pub fn rows(file: &Path) -> Vec<Vec<String>> {
+pub(crate) fn rows(file: &Path) -> Vec<Vec<String>> {
     let unpacked = Command::new("gzip").arg("-dc").arg(file).output().unwrap();
     assert!(unpacked.status.success(), "{}", file.display());
     let text = String::from_utf8(unpacked.stdout).unwrap();
@@ -49,29 +49,29 @@ pub fn rows(file: &Path) -> Vec<Vec<String>> {
 }
 
 /// What tags meant, from their first state to their last.
-pub struct Images {
+pub(crate) struct Images {
     /// The sizes of layers.
-    pub sizes: Vec<u64>,
+    pub(crate) sizes: Vec<u64>,
     /// The layers of manifests, those of amd64.
-    pub layers: BTreeMap<usize, Vec<usize>>,
+    pub(crate) layers: BTreeMap<usize, Vec<usize>>,
     /// By repository and tag.
-    pub tags: BTreeMap<(String, String), History>,
+    pub(crate) tags: BTreeMap<(String, String), History>,
     /// How often a tag was set to something else of amd64.
-    pub sets: u64,
+    pub(crate) sets: u64,
     /// The last event, in seconds.
-    pub end: u64,
+    pub(crate) end: u64,
 }
 
 /// What a tag meant, one after the other, no two alike in a row. The order is that of the table, whose times are not always in
 /// order: a state's time is its place there.
 #[derive(Default)]
-pub struct History {
-    pub states: Vec<(u64, Vec<usize>)>,
-    pub is_live: bool,
+pub(crate) struct History {
+    pub(crate) states: Vec<(u64, Vec<usize>)>,
+    pub(crate) is_live: bool,
 }
 
 impl Images {
-    pub fn read(folder: &Path) -> Self {
+    pub(crate) fn read(folder: &Path) -> Self {
         let folder = folder.join("doi-2016-2018");
         let sizes = rows(&folder.join("layers.csv.gz")).iter().map(|row| row[2].parse().unwrap()).collect();
         let mut layers = BTreeMap::new();
@@ -116,7 +116,7 @@ impl Images {
 
     /// A repository for each, with a tag for each state of each tag that `takes` takes: `<tag>.<number>`, each with a digest
     /// of its own over the manifests that it meant.
-    pub fn places(&self, takes: impl Fn(&History) -> bool) -> Vec<Place> {
+    pub(crate) fn places(&self, takes: impl Fn(&History) -> bool) -> Vec<Place> {
         let mut places: BTreeMap<&str, (Vec<TagFact>, BTreeMap<Digest, ManifestFact>)> = BTreeMap::new();
         for ((repository, tag), history) in self.tags.iter().filter(|(_, history)| takes(history)) {
             let (tags, manifests) = places.entry(repository).or_default();
@@ -140,7 +140,7 @@ impl Images {
 
     /// One repository with a tag for each manifest that ever was tagged: `live.<number>`, or `gone.<number>` as old as the
     /// last moment when a tag meant it.
-    pub fn manifests(&self, events: &[Vec<String>]) -> Vec<Place> {
+    pub(crate) fn manifests(&self, events: &[Vec<String>]) -> Vec<Place> {
         let mut bound: HashMap<(&str, &str), Vec<usize>> = HashMap::new();
         let (mut untagged, mut live): (HashMap<usize, u64>, HashMap<usize, u32>) = (HashMap::new(), HashMap::new());
         for row in events {
@@ -171,11 +171,11 @@ impl Images {
     }
 }
 
-pub fn digest(kind: &str, number: usize) -> Digest {
+pub(crate) fn digest(kind: &str, number: usize) -> Digest {
     Digest::of(format!("{kind} {number}").as_bytes())
 }
 
-pub fn fact(digest: Digest, children: Vec<Digest>, blobs: Vec<(Digest, u64)>) -> ManifestFact {
+pub(crate) fn fact(digest: Digest, children: Vec<Digest>, blobs: Vec<(Digest, u64)>) -> ManifestFact {
     ManifestFact {
         digest,
         size: 0,
@@ -189,13 +189,13 @@ pub fn fact(digest: Digest, children: Vec<Digest>, blobs: Vec<(Digest, u64)>) ->
     }
 }
 
-pub fn place(name: &str, tags: Vec<TagFact>, manifests: Vec<ManifestFact>) -> Place {
+pub(crate) fn place(name: &str, tags: Vec<TagFact>, manifests: Vec<ManifestFact>) -> Place {
     let repository = RepositoryKey::new(RegistryName::hosted(), format!("cache/{name}").parse().unwrap());
     Place { holding: Holding { repository, tags, manifests }, fixed: Arc::default() }
 }
 
 /// Policies as a configuration has them.
-pub fn policies(yaml: &str) -> Vec<Policy> {
+pub(crate) fn policies(yaml: &str) -> Vec<Policy> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("larder.yaml");
     std::fs::write(&file, format!("retention: {{ policies: [{yaml}] }}\n")).unwrap();
@@ -204,11 +204,11 @@ pub fn policies(yaml: &str) -> Vec<Policy> {
 }
 
 /// The repositories with their graph.
-pub fn graph(places: &[Place]) -> Graph {
+pub(crate) fn graph(places: &[Place]) -> Graph {
     Graph::of(places.iter().map(|place| &place.holding), |_| false)
 }
 
-pub fn decide(places: &[Place], graph: &Graph, policies: &[Policy], knowledge: &Knowledge, now: u64) -> Plan {
+pub(crate) fn decide(places: &[Place], graph: &Graph, policies: &[Policy], knowledge: &Knowledge, now: u64) -> Plan {
     let protections = Protections::default();
     let first = First::new();
     let now = Timestamp(now);
@@ -216,7 +216,7 @@ pub fn decide(places: &[Place], graph: &Graph, policies: &[Policy], knowledge: &
 }
 
 /// What all tags mean, those that go owned by 0 and those that stay by 1.
-pub fn roots(places: &[Place], graph: &Graph, plan: &Plan) -> Vec<Root> {
+pub(crate) fn roots(places: &[Place], graph: &Graph, plan: &Plan) -> Vec<Root> {
     let mut roots = Vec::new();
     for decided in &plan.repositories {
         let holding = &places[decided.place].holding;

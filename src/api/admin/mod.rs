@@ -4,6 +4,7 @@
 mod evict;
 mod inventory;
 mod progress;
+mod prune;
 mod refresh;
 mod request;
 mod runs;
@@ -42,7 +43,13 @@ pub(super) async fn answer<B: Sent>(
     // A page in a browser can make it send requests to addresses of this machine; it can't leave out `Origin`.
     let writes = matches!(
         route,
-        route::Api::Refresh | route::Api::Evict | route::Api::Scrub | route::Api::Gc | route::Api::EndRun { .. }
+        route::Api::Refresh
+            | route::Api::Evict
+            | route::Api::Scrub
+            | route::Api::Gc
+            | route::Api::PrunePlan
+            | route::Api::PruneApply
+            | route::Api::EndRun { .. }
     );
     if writes && asked.head.headers.contains_key(header::ORIGIN) {
         api.metrics.denied("origin");
@@ -57,6 +64,8 @@ pub(super) async fn answer<B: Sent>(
         route::Api::Evict => evict::answer(api, asked, body).await,
         route::Api::Scrub => Ok(progress::lines(api.scrub.start(), |progress| progress.done.is_some())),
         route::Api::Gc => Ok(progress::lines(api.gc.start(), |progress| progress.done)),
+        route::Api::PrunePlan => prune::plan(api, asked, body).await,
+        route::Api::PruneApply => prune::apply(api, asked, body).await,
         route::Api::Runs => runs::list(api, door, asked).await,
         route::Api::Run { id } => runs::show(api, door, asked, id).await,
         route::Api::EndRun { id } => runs::end(api, door, asked, id).await,
