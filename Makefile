@@ -58,6 +58,10 @@ model: ## two million steps of pushes, removals, crashes and collections against
 soak: ## ten minutes of pushes, pulls and removals while everything is collected all the time
 	SOAK_SECONDS=600 $(CARGO) test --release --test it -- --nocapture clients_push_pull_and_remove
 
+.PHONY: graphs
+graphs: ## five thousand repositories by chance before each kind of remote registry (some minutes)
+	LARDER_GRAPHS=5000 $(CARGO) test --release --test it -- remotes::graphs
+
 .PHONY: docs
 docs: ## the documentation of the code, target/doc/larder
 	$(CARGO) doc --no-deps --document-private-items

@@ -29,4 +29,5 @@ mod pipeline;
 mod podman;
 mod push;
 mod push_access;
+mod retention;
 mod run_view;

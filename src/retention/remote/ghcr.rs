@@ -122,7 +122,7 @@ impl Ghcr {
         if let Some(kind) = self.known_kind(owner) {
             return Ok(kind);
         }
-        let answer = self.api.get("owner", &self.api.url(["users", owner]), headers).await?;
+        let answer = self.api.get("list", &self.api.url(["users", owner]), headers).await?;
         let found: Owner = self.api.read(&format!("account {owner}"), &answer)?;
         let kind = if found.kind == "Organization" { "orgs" } else { "users" };
         self.kinds.lock().unwrap_or_else(PoisonError::into_inner).insert(owner.to_owned(), kind);
@@ -143,7 +143,7 @@ impl Ghcr {
     async fn page(&self, url: &Url, number: u32, headers: &HeaderMap) -> Result<Answer> {
         let mut url = url.clone();
         url.query_pairs_mut().append_pair("per_page", PAGE).append_pair("page", &number.to_string());
-        self.api.get("versions", &url, headers).await
+        self.api.get("list", &url, headers).await
     }
 
     /// All versions, whole: pages until one is empty, and where there are several, until two readings say the same.
@@ -306,7 +306,7 @@ impl Remote for Ghcr {
         let headers = self.headers().await?;
         let kind = self.kind(split(repository).0, &headers).await?;
         let url = self.versions_at(kind, repository, Some(id));
-        let answer = self.api.get("versions", &url, &headers).await?;
+        let answer = self.api.get("list", &url, &headers).await?;
         if answer.status.as_u16() == 404 {
             return Ok(Outcome::AlreadyGone);
         }

@@ -35,10 +35,8 @@ impl Version {
     }
 }
 
-/// The tags of a version whose registry tells no times of tags, only when the version came and was changed.
-///
-/// Where tags are put on old versions without a trace, the time of the version is the tag's only if there is one tag
-/// (containers-roadmap#2746: an image's age ignores that it was tagged anew); the others' are not known.
+/// The tags of a version whose registry tells no times of tags, only when the version came and was changed. A name that is no
+/// tag is an error: left out, its version would seem to have none.
 pub(super) fn tags(
     registry: &Registry,
     digest: Digest,

@@ -22,7 +22,7 @@ use crate::retention::records::ManifestFact;
 const REPOSITORIES_MAX: usize = 256;
 
 /// How long a look is good for, where many deletions follow each other.
-const LOOK_KEPT: Duration = Duration::from_secs(5);
+const LOOK_KEPT: Duration = Duration::from_secs(1);
 
 /// What was seen of each repository.
 pub(super) struct Watch(Cache<RepositoryName, Arc<Mutex<Seen>>>);
@@ -57,7 +57,8 @@ impl Default for Watch {
 impl Watch {
     /// A repository was listed.
     pub(super) fn begin(&self, holding: &Holding) {
-        let mut seen = Seen { looked: Some(Instant::now()), ..Seen::default() };
+        // From the list to the first deletion it may take long.
+        let mut seen = Seen::default();
         seen.add(&holding.manifests);
         self.0.insert(holding.repository.name.clone(), Arc::new(Mutex::new(seen)));
     }

@@ -16,10 +16,19 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn start(scratch: &Scratch) -> Self {
+        Self::with(scratch, false)
+    }
+
+    /// One that manifests may be deleted in.
+    pub(crate) fn deleting(scratch: &Scratch) -> Self {
+        Self::with(scratch, true)
+    }
+
+    fn with(scratch: &Scratch, deletes: bool) -> Self {
         let port = free_port();
         let folder = scratch.folder("upstream");
         let config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: '{}'}}}}\n\
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: '{}'}}, delete: {{enabled: {deletes}}}}}\n\
              http: {{addr: '127.0.0.1:{port}'}}\n",
             folder.display()
         );

@@ -256,6 +256,16 @@ async fn a_list_that_changes_under_way_is_read_until_it_stands_still() {
 }
 
 #[tokio::test]
+async fn a_version_whose_manifest_is_not_there_may_have_been_an_index() {
+    let Scene { server, index, .. } = scene().await;
+    let path = format!("/v2/acme/app/web/manifests/{index}");
+    server.script(move |seen| (seen.path == path).then(|| Reply::error(404, "MANIFEST_UNKNOWN")));
+    let error = server.open(Adapter::Ghcr).list(&"acme/app/web".parse().unwrap()).await.unwrap_err();
+    assert_eq!(error.fault(), Fault::Unusable);
+    assert!(error.to_string().contains(&format!("it lists {index} of acme/app/web, and has no such manifest")));
+}
+
+#[tokio::test]
 async fn a_rate_limit_is_waited_for_and_a_longer_one_is_an_error() {
     let Scene { server, .. } = scene().await;
     let left = std::sync::Mutex::new(2);

@@ -21,6 +21,7 @@ use super::gar;
 use super::ghcr;
 use super::gitlab;
 use super::harbor;
+use super::model::Model;
 use super::model::Random;
 use super::model::Repository;
 use super::quay;
@@ -208,6 +209,63 @@ fn deleted_of(doomed: &[Doomed], after: &Repository, gone: &BTreeSet<Digest>) ->
     doomed.iter().filter(is_gone).count()
 }
 
+/// Somebody pushes, moves and deletes between the plan and its execution.
+fn meanwhile(model: &mut Model, name: &str, random: &mut Random) {
+    for number in 0..random.u64(1..5) {
+        let held = model.repository(name);
+        let all: Vec<Digest> = held.manifests.keys().copied().collect();
+        let tags: Vec<String> = held.tags.keys().cloned().collect();
+        let (digest, other) = (*random.choice(&all).unwrap(), *random.choice(&all).unwrap());
+        let tag = random.choice(&tags).cloned();
+        match (random.u64(0..4), tag) {
+            (0, Some(tag)) => model.tag(name, &tag, digest),
+            (1, Some(tag)) => drop(held.tags.remove(&tag)),
+            (2, _) => model.tag(name, &format!("new{number}"), digest),
+            _ => {
+                let index = model.index(name, &format!("meanwhile {number}"), &[digest, other]);
+                model.tag(name, &format!("index{number}"), index);
+            }
+        }
+    }
+}
+
+/// What is not as it was when it was planned stays, and nothing that stays loses anything.
+async fn one_meanwhile(dialect: Dialect, server: &Server, seed: u64) {
+    let mut random = Random::with_seed(seed);
+    let text = dialect.name(seed);
+    let name = text.parse().unwrap();
+    let doomed = server.model(|model| {
+        model.by_chance(&text, &mut random);
+        model.doom(&text, &mut random)
+    });
+    let planner = server.open(dialect.adapter);
+    let holding = planner.list(&name).await.unwrap_or_else(|error| panic!("seed {seed}: {error:?}"));
+    let (calls, _) = planner.calls(&holding, &doomed);
+    let before = server.model(|model| {
+        meanwhile(model, &text, &mut random);
+        model.repository(&text).clone()
+    });
+    // The plan may also be read by another program, which has listed nothing.
+    let remote = if random.bool() { planner } else { server.open(dialect.adapter) };
+    for call in &calls {
+        let outcome = remote.carry_out(&name, call).await.unwrap_or_else(|error| panic!("seed {seed}: {error:?}"));
+        assert!(!matches!(outcome, Outcome::Unsupported(_)), "seed {seed}: {outcome:?}");
+    }
+    let after = server.model(|model| model.repository(&text).clone());
+    for tag in &after.deleted_tags {
+        let meant = Doomed::Tag { tag: tag.parse().unwrap(), digest: before.tags[tag] };
+        assert!(doomed.contains(&meant), "seed {seed}: {tag} was not planned to go, or means something else by now");
+    }
+    for digest in &after.deleted_manifests {
+        let is_planned = calls.iter().any(|call| call.target.digest() == digest);
+        assert!(is_planned, "seed {seed}: {digest} was not planned to go");
+    }
+    let named: BTreeSet<Digest> = after.manifests.values().flat_map(|held| held.children.clone()).collect();
+    for digest in named.iter().chain(after.tags.values()).filter(|digest| before.manifests.contains_key(digest)) {
+        assert!(after.manifests.contains_key(digest), "seed {seed}: {digest} is needed by what stays");
+    }
+}
+
 /// One request of a listing fails, whichever it is.
 async fn one_fault(dialect: Dialect, seed: u64) {
     let mut random = Random::with_seed(seed);
@@ -247,6 +305,11 @@ async fn run(dialect: Dialect) {
     let server = Server::start(dialect.front).await;
     for seed in 0..count() {
         one(dialect, &server, seed).await;
+        server.forget();
+        server.model(|model| model.repositories.clear());
+    }
+    for seed in 0..count() / 2 {
+        one_meanwhile(dialect, &server, 1_000_000 + seed).await;
         server.forget();
         server.model(|model| model.repositories.clear());
     }

@@ -157,6 +157,7 @@ impl Ecr {
             .parse()
             .map_err(|_| self.actions.api.unusable(&format!("it lists `{}`, which is no digest", image.digest)))?;
         let pushed_at = image.pushed_at.and_then(moment);
+        // Of several tags one may be of today (containers-roadmap#2746: an image's age ignores that it was tagged anew).
         let of_tag = pushed_at.filter(|_| image.tags.len() < 2);
         let pulled = image.pulled_at.and_then(moment);
         let pulled = pulled.map_or(Pulled::Unknown, |at| Pulled::At(at.after(PULLS_TO)));
