@@ -42,8 +42,8 @@ use super::remote::Remote;
 
 /// How old a plan may be that is carried out.
 pub(super) const PLAN_AGE_MAX: Duration = Duration::from_hours(24);
-/// The longest sleep until a scheduled run: a clock that is set meanwhile is noticed by then.
-const SLEEP_MAX: Duration = Duration::from_mins(1);
+/// The longest sleep until a scheduled run: a clock that is set meanwhile, or a machine that slept, is noticed by then.
+const SLEEP_MAX: Duration = Duration::from_secs(5);
 
 /// What the configuration says of retention.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -270,12 +270,20 @@ impl Prune {
     }
 
     /// One run of the schedule. It says what it did in the log, and tells when it refused.
-    pub async fn scheduled(&self) {
+    async fn scheduled(&self) {
         let mode = self.0.settings.load().retention.mode;
-        let made = match self.plan(&Scope::default(), false).await {
-            Ok(made) => made,
-            Err(error) => return self.0.tell_refused("all", &telemetry::chain(&error)),
+        let outcome = match self.scheduled_in(mode).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                self.0.tell_refused("all", &telemetry::chain(&error));
+                "failed"
+            }
         };
+        self.0.deps.metrics.prune_run(outcome);
+    }
+
+    async fn scheduled_in(&self, mode: Mode) -> Result<&'static str, Error> {
+        let made = self.plan(&Scope::default(), false).await?;
         let plan = &made.file.plan;
         tracing::info!(
             tags = plan.deletes.len(),
@@ -291,20 +299,20 @@ impl Prune {
         for (policy, why) in &refusals {
             self.0.tell_refused(policy, why);
         }
-        if mode == Mode::Report || !refusals.is_empty() || plan.deletes.is_empty() {
-            return;
+        if !refusals.is_empty() {
+            return Ok("refused");
         }
-        match self.apply(made.file, None).await {
-            Ok(applied) => {
-                let (deleted, others) = (applied.deleted(), applied.results.len() as u64 - applied.deleted());
-                tracing::info!(deleted, skipped = others, broken = applied.broken.len(), "the plan was carried out");
-                if !applied.broken.is_empty() {
-                    self.0
-                        .tell_refused("all", &format!("after it, these are not whole: {}", applied.broken.join(", ")));
-                }
-            }
-            Err(error) => self.0.tell_refused("all", &telemetry::chain(&error)),
+        if mode == Mode::Report || plan.deletes.is_empty() {
+            return Ok("reported");
         }
+        let applied = self.apply(made.file, None).await?;
+        let (deleted, all) = (applied.deleted(), applied.results.len() as u64);
+        tracing::info!(deleted, skipped = all - deleted, broken = applied.broken.len(), "the plan was carried out");
+        if !applied.broken.is_empty() {
+            let why = format!("after it, these are not whole: {}", applied.broken.join(", "));
+            self.0.tell_refused("all", &why);
+        }
+        Ok("applied")
     }
 }
 

@@ -105,6 +105,11 @@ struct PrunedLabels {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
 /// Seconds from a request to its first byte: from a hit in memory to an upstream's time-out.
 const FIRST_BYTE_BUCKETS: [f64; 13] =
     [0.000_25, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
@@ -165,6 +170,7 @@ pub struct Metrics {
     collected: Counter,
     collections_failed: Counter,
     pruned: Family<PrunedLabels, Counter>,
+    prune_runs: Family<OutcomeLabel, Counter>,
     saved_pulls: Counter,
     history_bytes: Gauge,
     history_dropped: Counter,
@@ -215,6 +221,7 @@ impl Metrics {
             collected: Counter::default(),
             collections_failed: Counter::default(),
             pruned: Family::default(),
+            prune_runs: Family::default(),
             saved_pulls: Counter::default(),
             history_bytes: Gauge::default(),
             history_dropped: Counter::default(),
@@ -271,6 +278,7 @@ impl Metrics {
             "Tags and untagged manifests that policies let go, by what became of each",
             self.pruned.clone(),
         );
+        list.register("prune_runs", "Scheduled runs of retention, by what they came to", self.prune_runs.clone());
         list.register("gc_failures", "Collections of everything that broke off", self.collections_failed.clone());
         list.register("saved_pulls", "Manifests served without a pull of the upstream", self.saved_pulls.clone());
         list.register("history_bytes", "Bytes of the history of pulls", self.history_bytes.clone());
@@ -496,6 +504,11 @@ impl Metrics {
     /// Something that a policy of the configuration let go came to this end.
     pub fn pruned(&self, policy: &str, outcome: &'static str) {
         self.pruned.get_or_create(&PrunedLabels { policy: policy.to_owned(), outcome }).inc();
+    }
+
+    /// A scheduled run of retention came to this end: `reported`, `applied`, `refused`, `failed`.
+    pub fn prune_run(&self, outcome: &'static str) {
+        self.prune_runs.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// Sums of requests since the start.

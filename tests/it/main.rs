@@ -25,6 +25,7 @@ mod mount;
 mod names;
 mod notify;
 mod outage;
+mod prune;
 mod pull;
 mod remotes;
 mod resume;
