@@ -144,7 +144,7 @@ fn a_list_that_failed_keeps_everything_and_says_why() {
 }
 
 #[test]
-fn a_tag_that_is_written_like_a_branch_is_that_branchs() {
+fn a_tag_that_is_written_like_a_branch_belongs_to_it() {
     let mut scene = Scene::new(
         &policy(&format!(
             "{BY_BRANCH}count_by: branch\nkeep: [{{ newest: 1 }}, {{ branch_alive: {{ forge: github, repository: \"acme/{{repo}}\", then: 0s }} }}]"
