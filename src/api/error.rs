@@ -15,6 +15,7 @@ use crate::push;
 use crate::repository::NameProblem;
 use crate::repository::Refused;
 use crate::retention;
+use crate::retention::hosted;
 use crate::store;
 use crate::telemetry;
 use crate::upstream;
@@ -145,6 +146,18 @@ fn is_out_of_files(error: &store::Error) -> bool {
         let code = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
         matches!(code, Some(NFILE | MFILE))
     })
+}
+
+impl From<&hosted::Error> for Failure {
+    fn from(error: &hosted::Error) -> Self {
+        match error {
+            hosted::Error::Store(error) => error.into(),
+            hosted::Error::TooMany { .. } => {
+                let message = "there are more tags and manifests than are looked at: raise limits.plan_entries";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message)
+            }
+        }
+    }
 }
 
 impl From<&store::Error> for Failure {

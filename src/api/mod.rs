@@ -40,6 +40,7 @@ use crate::config::client::Target as ClientTarget;
 use crate::forge::Forges;
 use crate::oci::RepositoryKey;
 use crate::push::Push;
+use crate::report::Ledger;
 use crate::report::Report;
 use crate::repository::NameProblem;
 use crate::repository::Repositories;
@@ -86,6 +87,7 @@ pub struct Services {
     pub access: Arc<Access>,
     pub repositories: Arc<Repositories>,
     pub report: Report,
+    pub ledger: Ledger,
     pub scrub: Scrub,
     pub forges: Forges,
     /// Collects what nothing names.
@@ -103,6 +105,7 @@ pub struct Api {
     access: Arc<Access>,
     repositories: Arc<Repositories>,
     report: Report,
+    ledger: Ledger,
     scrub: Scrub,
     hooks: Hooks,
     gc: Gc,
@@ -139,7 +142,8 @@ type Answer = Result<Response<Body>, Failure>;
 impl Api {
     /// Answers from these.
     pub fn new(services: Services, limits: &config::Limits) -> Self {
-        let Services { cache, push, views, access, repositories, report, scrub, forges, gc, prune, metrics } = services;
+        let Services { cache, push, views, access, repositories, report, ledger, scrub, forges, gc, prune, metrics } =
+            services;
         let running = Arc::new(Semaphore::new(usize::try_from(limits.requests).unwrap_or(Semaphore::MAX_PERMITS)));
         let (clients, external_url) = (ArcSwapOption::empty(), ArcSwapOption::empty());
         Self {
@@ -150,6 +154,7 @@ impl Api {
             access,
             repositories,
             report,
+            ledger,
             scrub,
             hooks: Hooks::new(forges, limits),
             gc,

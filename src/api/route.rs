@@ -203,6 +203,13 @@ pub enum Api {
         /// An image's name.
         reference: String,
     },
+    /// What storage comes to and what it saved: `?since=`, `?repository=`.
+    Report {
+        /// How far back, as durations are written.
+        since: Option<String>,
+        /// Of which repository branches and tags are told, as it stands in image names.
+        repository: Option<String>,
+    },
     /// Look at the upstream now.
     Refresh,
     /// Drop what is held.
@@ -474,6 +481,11 @@ fn api(method: &Method, noun: &str, query: &str) -> Result<Api, Problem> {
         "explain" => {
             asked()?;
             Ok(Api::Explain { reference: query::value(query, "ref").ok_or(Problem::Query("ref"))? })
+        }
+        "report" => {
+            asked()?;
+            let (since, repository) = (query::value(query, "since"), query::value(query, "repository"));
+            Ok(Api::Report { since, repository })
         }
         "refresh" => told().map(|_| Api::Refresh),
         "evict" => told().map(|_| Api::Evict),

@@ -17,6 +17,7 @@ mod ls;
 mod prune;
 mod rebuild;
 mod refresh;
+mod report;
 mod runs;
 mod scrub;
 mod serve;
@@ -89,6 +90,8 @@ enum Command {
     Status(status::Arguments),
     /// Where an image is, and why a pull of it hits or misses
     Explain(explain::Arguments),
+    /// Bytes, money and pulls saved: per repository, branch and tag
+    Report(report::Arguments),
     /// Look at the upstream now
     Refresh(refresh::Arguments),
     /// Drop what is held of an image
@@ -182,6 +185,7 @@ fn perform(line: &CommandLine, console: &Console) -> Result<Outcome, Error> {
         Command::Ls(arguments) => block_on(ls::run(arguments, global, console)),
         Command::Status(arguments) => block_on(status::run(arguments, global, console)),
         Command::Explain(arguments) => block_on(explain::run(arguments, global, console)),
+        Command::Report(arguments) => block_on(report::run(arguments, global, console)),
         Command::Refresh(arguments) => block_on(refresh::run(refresh::Order::Refresh, arguments, global, console)),
         Command::Evict(arguments) => block_on(refresh::run(refresh::Order::Evict, arguments, global, console)),
         Command::Gc => block_on(gc::run(global, console)),

@@ -9,7 +9,9 @@ mod log;
 mod pending;
 mod read;
 mod segment;
+mod sums;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,9 +44,10 @@ use crate::telemetry::Metrics;
 pub use last::LastPulls;
 pub use read::Error;
 pub use read::Pulls;
-pub use read::Transfers;
+pub use sums::Sums;
 
 use log::Log;
+use pending::Loss;
 use pending::Note;
 use pending::Pending;
 use pending::Taken;
@@ -90,6 +93,19 @@ pub struct Sent {
     pub bytes: u64,
     /// Those of them that were here.
     pub from_here: u64,
+}
+
+/// What policies deleted in a repository within some seconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pruned {
+    /// The last of it, to the second.
+    pub at: Timestamp,
+    /// The repository.
+    pub repository: RepositoryKey,
+    /// The tags and untagged manifests.
+    pub deleted: u64,
+    /// The bytes that nothing needs any more.
+    pub freed: u64,
 }
 
 /// How an image was used.
@@ -205,6 +221,11 @@ impl History {
         self.0.pending.sent(of, bytes, from_here, at);
     }
 
+    /// Notes what policies deleted, and how many bytes nothing needs any more for it.
+    pub fn pruned(&self, of: &RepositoryKey, deleted: u64, freed: u64, at: Timestamp) {
+        self.0.pending.pruned(of, deleted, freed, at);
+    }
+
     /// From when on every use of an image is here; none where nothing is known. An image without a use since then was not
     /// used since then.
     pub fn covered_since(&self) -> Option<Timestamp> {
@@ -218,10 +239,12 @@ impl History {
         Pulls::new(self.0.segments(), since)
     }
 
-    /// The bytes of blobs that went out since then, as [`History::read`] gives pulls.
-    pub async fn transfers(&self, since: Timestamp) -> Transfers {
+    /// What was pulled and sent since then, by repository.
+    pub async fn sums(&self, since: Timestamp) -> BTreeMap<RepositoryKey, Sums> {
         self.flush().await;
-        Transfers::new(self.0.segments(), since)
+        let segments = self.0.segments();
+        // A thread that panicked has said so.
+        tokio::task::spawn_blocking(move || sums::sums(segments, since)).await.unwrap_or_default()
     }
 
     /// The last use of each image of these repositories.
@@ -360,9 +383,13 @@ impl Inner {
             let Traffic { at, bytes, from_here } = traffic;
             Entry::Sent(Sent { at, repository, bytes, from_here })
         });
-        let sent: Vec<Entry> = sent.collect();
-        for sent in sent.chunks(FRAME_ENTRIES) {
-            self.append(log, now, |_| sent.to_vec())?;
+        let pruned = taken.pruned.into_iter().map(|(repository, loss)| {
+            let Loss { at, deleted, freed } = loss;
+            Entry::Pruned(Pruned { at, repository, deleted, freed })
+        });
+        let figures: Vec<Entry> = sent.chain(pruned).collect();
+        for figures in figures.chunks(FRAME_ENTRIES) {
+            self.append(log, now, |_| figures.to_vec())?;
         }
         Ok(())
     }

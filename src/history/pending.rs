@@ -41,11 +41,20 @@ pub(super) struct Traffic {
     pub(super) from_here: u64,
 }
 
+/// What policies deleted in one repository since then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Loss {
+    pub(super) at: Timestamp,
+    pub(super) deleted: u64,
+    pub(super) freed: u64,
+}
+
 /// Everything since the last time.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     pub(super) notes: Vec<Note>,
     pub(super) sent: Vec<(RepositoryKey, Traffic)>,
+    pub(super) pruned: Vec<(RepositoryKey, Loss)>,
     /// Uses that found no room.
     pub(super) dropped: u64,
 }
@@ -63,6 +72,7 @@ pub(super) struct Pending {
 struct Shard {
     notes: HashMap<u64, Note>,
     sent: HashMap<RepositoryKey, Traffic>,
+    pruned: HashMap<RepositoryKey, Loss>,
 }
 
 impl Pending {
@@ -121,6 +131,17 @@ impl Pending {
         }
     }
 
+    /// Notes what policies deleted; a figure for people too.
+    pub(super) fn pruned(&self, of: &RepositoryKey, deleted: u64, freed: u64, at: Timestamp) {
+        let Some(mut shard) = self.shard(self.hash(of)) else { return };
+        if shard.pruned.len() < self.room || shard.pruned.contains_key(of) {
+            let loss = shard.pruned.entry(of.clone()).or_default();
+            loss.at = loss.at.max(at);
+            loss.deleted = loss.deleted.saturating_add(deleted);
+            loss.freed = loss.freed.saturating_add(freed);
+        }
+    }
+
     /// Takes everything out.
     pub(super) fn take(&self) -> Taken {
         let mut taken = Taken::default();
@@ -128,6 +149,7 @@ impl Pending {
             let shard = std::mem::take(&mut *shard.lock().unwrap_or_else(PoisonError::into_inner));
             taken.notes.extend(shard.notes.into_values());
             taken.sent.extend(shard.sent);
+            taken.pruned.extend(shard.pruned);
         }
         taken.dropped = self.dropped.swap(0, Ordering::Relaxed);
         taken

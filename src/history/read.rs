@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use crate::clock::Timestamp;
 
 use super::Pull;
-use super::Sent;
 use super::log::Segment;
 use super::segment;
 use super::segment::Entry;
@@ -113,29 +112,7 @@ impl Iterator for Pulls {
     fn next(&mut self) -> Option<Self::Item> {
         self.0.find_map(|entry| match entry {
             Ok(Entry::Pull(pull)) => Some(Ok(pull)),
-            Ok(Entry::Sent(_)) => None,
-            Err(error) => Some(Err(error)),
-        })
-    }
-}
-
-/// Bytes of blobs that went out, the oldest first.
-#[derive(Debug)]
-pub struct Transfers(Entries);
-
-impl Transfers {
-    pub(super) fn new(segments: Vec<Segment>, since: Timestamp) -> Self {
-        Self(Entries::new(segments, since))
-    }
-}
-
-impl Iterator for Transfers {
-    type Item = Result<Sent, Error>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.0.find_map(|entry| match entry {
-            Ok(Entry::Sent(sent)) => Some(Ok(sent)),
-            Ok(Entry::Pull(_)) => None,
+            Ok(Entry::Sent(_) | Entry::Pruned(_)) => None,
             Err(error) => Some(Err(error)),
         })
     }

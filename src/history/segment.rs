@@ -12,6 +12,7 @@ use crate::oci::Digest;
 use crate::oci::RepositoryKey;
 use crate::oci::Tag;
 
+use super::Pruned;
 use super::Pull;
 use super::Sent;
 
@@ -32,12 +33,15 @@ const IMAGE: u8 = b'i';
 const PULL: u8 = b'p';
 /// Blobs went out: of which repository, when, how many bytes, and how many of them came from here.
 const SENT: u8 = b's';
+/// Policies deleted something: in which repository, when, how much, and how many bytes became free.
+const PRUNED: u8 = b'd';
 
 /// What is written down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
     Pull(Pull),
     Sent(Sent),
+    Pruned(Pruned),
 }
 
 impl Entry {
@@ -45,6 +49,7 @@ impl Entry {
         match self {
             Self::Pull(pull) => pull.at,
             Self::Sent(sent) => sent.at,
+            Self::Pruned(pruned) => pruned.at,
         }
     }
 }
@@ -101,6 +106,13 @@ impl Dictionary {
                     let repository = self.repository(&mut content, &sent.repository);
                     content.push(SENT);
                     for n in [repository, sent.at.0 / 1000 - base, sent.bytes, sent.from_here] {
+                        put(&mut content, n);
+                    }
+                }
+                Entry::Pruned(pruned) => {
+                    let repository = self.repository(&mut content, &pruned.repository);
+                    content.push(PRUNED);
+                    for n in [repository, pruned.at.0 / 1000 - base, pruned.deleted, pruned.freed] {
                         put(&mut content, n);
                     }
                 }
@@ -259,12 +271,16 @@ impl Reader {
                 self.images.push(Image { repository, tag, digest, bytes });
             }
             PULL => return self.pull().map(|pull| Some(Entry::Pull(pull))),
-            SENT => {
+            SENT | PRUNED => {
                 let number = usize::try_from(self.number()?).ok()?;
                 let repository = self.repositories.get(number)?.clone();
                 let at = self.moment()?;
-                let (bytes, from_here) = (self.number()?, self.number()?);
-                return Some(Some(Entry::Sent(Sent { at, repository, bytes, from_here })));
+                let (first, second) = (self.number()?, self.number()?);
+                return Some(Some(if kind == SENT {
+                    Entry::Sent(Sent { at, repository, bytes: first, from_here: second })
+                } else {
+                    Entry::Pruned(Pruned { at, repository, deleted: first, freed: second })
+                }));
             }
             _ => return None,
         }
@@ -357,11 +373,13 @@ mod tests {
         let name = (0..3_u8).prop_map(|n| format!("docker.io/library/a{n}"));
         let tag = proptest::option::of((0..3_u8).prop_map(|n| format!("v{n}").parse().unwrap()));
         let figures = (any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>());
-        (any::<bool>(), name, tag, any::<u8>(), 0..4_000_000_000_u64, figures).prop_map(
-            |(is_pull, name, tag, seed, second, (pulls, hits, bytes, from_here))| {
+        (0..4_u8, name, tag, any::<u8>(), 0..4_000_000_000_u64, figures).prop_map(
+            |(kind, name, tag, seed, second, (pulls, hits, bytes, from_here))| {
                 let (at, repository) = (Timestamp(second * 1000), RepositoryKey::from_path(&name).unwrap());
-                if !is_pull {
-                    return Entry::Sent(Sent { at, repository, bytes, from_here });
+                match kind {
+                    0 => return Entry::Sent(Sent { at, repository, bytes, from_here }),
+                    1 => return Entry::Pruned(Pruned { at, repository, deleted: bytes, freed: from_here }),
+                    _ => {}
                 }
                 let algorithm = if seed.is_multiple_of(2) { Algorithm::Sha256 } else { Algorithm::Sha512 };
                 let digest = Digest::of_with(algorithm, &[seed % 5]);
@@ -383,7 +401,7 @@ mod tests {
                 let key = (pull.repository.clone(), pull.tag.clone(), pull.digest);
                 Entry::Pull(Pull { bytes: *sizes.entry(key).or_insert(pull.bytes), ..pull.clone() })
             }
-            Entry::Sent(sent) => Entry::Sent(sent.clone()),
+            other => other.clone(),
         };
         entries.iter().map(sized).collect()
     }

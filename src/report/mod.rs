@@ -4,6 +4,7 @@ mod explain;
 mod image;
 mod inventory;
 mod status;
+mod usage;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,6 +28,9 @@ pub use image::ImageError;
 pub use inventory::Held;
 pub use inventory::HeldTag;
 pub use status::Status;
+pub use usage::Ledger;
+pub use usage::Terms;
+pub use usage::Usage;
 
 /// What is known from the start on and does not change.
 #[derive(Clone, Debug, Default)]

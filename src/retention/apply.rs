@@ -130,7 +130,11 @@ impl Inner {
         for (repository, deletes) in by_repository {
             let ended = match gathered.find(repository) {
                 Some((domain, decided)) => {
-                    self.repository(domain, decided, &deletes, &gathered, &mut faults, &mut applied).await
+                    let ended = self.repository(domain, decided, &deletes, &gathered, &mut faults, &mut applied).await;
+                    if let Some(place) = domain.places.get(decided.place) {
+                        self.note_freed(plan, &place.holding.repository, &deletes, &ended);
+                    }
+                    ended
                 }
                 None => deletes.iter().map(|_| gathered.absent(repository)).collect(),
             };
@@ -139,6 +143,18 @@ impl Inner {
             }
         }
         Ok(applied)
+    }
+
+    /// Notes for reports what became free in one repository: as planned, or what was told of each where some of it stayed.
+    fn note_freed(&self, plan: &Document, of: &RepositoryKey, deletes: &[&Delete], ended: &[Ended]) {
+        let deleted = deletes.iter().zip(ended).filter(|(_, (outcome, _))| *outcome == Outcome::Deleted);
+        let (count, each) = deleted.fold((0, 0), |(n, bytes), (delete, _)| (n + 1, bytes + delete.exclusive_bytes));
+        let name = of.to_string();
+        let planned = plan.repositories.iter().find(|part| part.repository == name);
+        let whole = planned.filter(|_| count == deletes.len() as u64);
+        if count > 0 {
+            self.deps.history.pruned(of, count, whole.map_or(each, |part| part.freed_bytes), self.deps.clock.now());
+        }
     }
 
     /// Counts and tells what became of one.

@@ -150,7 +150,7 @@ impl Inner {
         let store = &self.deps.store;
         let names = match &scope.repository {
             Some(one) => vec![one.clone()],
-            None => hosted::names(store).await?,
+            None => hosted::names(store, RepositoryKey::is_hosted).await?,
         };
         let hosted = Hosted::read(store, names, pulls, most).await?;
         // For one repository alone nobody asks what becomes free.

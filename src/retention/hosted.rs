@@ -1,4 +1,4 @@
-//! What hosted repositories hold, and when it was used: from the store and the pull log.
+//! What the repositories of the store hold, and when it was used: from the store and the pull log.
 
 use std::collections::HashMap;
 
@@ -21,30 +21,36 @@ use super::records::TagFact;
 /// Rows read at a time.
 const PAGE: usize = 1_000;
 
-/// All hosted repositories, and the digests that something else in the store needs too.
-pub(super) struct Hosted {
+/// Repositories of the store, and the digests that something else in it needs too.
+#[derive(Debug)]
+pub struct Hosted {
     /// What they hold.
-    pub(super) holdings: Vec<Holding>,
+    pub holdings: Vec<Holding>,
     /// How many of them link bytes; what has more links is needed by what came from upstreams.
     links: HashMap<Digest, u32>,
 }
 
-/// Why hosted repositories can't be read as a whole.
+/// Why repositories can't be read as a whole.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub enum Error {
+    /// The store failed, or its index is being rebuilt.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// There is too much to look at.
     #[error("there are more than {most} tags and manifests (limits.plan_entries)")]
-    TooMany { most: u32 },
+    TooMany {
+        /// The bound.
+        most: u32,
+    },
 }
 
-/// Reads the names of all hosted repositories.
-pub(super) async fn names(store: &Store) -> Result<Vec<RepositoryKey>, store::Error> {
+/// Reads the names of all repositories that are wanted.
+pub async fn names(store: &Store, wanted: impl Fn(&RepositoryKey) -> bool) -> Result<Vec<RepositoryKey>, store::Error> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
         let page = store.repositories(after.as_ref(), PAGE).await?;
         after = page.rows.last().cloned();
-        all.extend(page.rows.into_iter().filter(RepositoryKey::is_hosted));
+        all.extend(page.rows.into_iter().filter(&wanted));
         if !page.more || after.is_none() {
             return Ok(all);
         }
@@ -53,12 +59,7 @@ pub(super) async fn names(store: &Store) -> Result<Vec<RepositoryKey>, store::Er
 
 impl Hosted {
     /// Reads all of these; `most` tags and manifests at most.
-    pub(super) async fn read(
-        store: &Store,
-        names: Vec<RepositoryKey>,
-        pulls: &LastPulls,
-        most: u32,
-    ) -> Result<Self, Error> {
+    pub async fn read(store: &Store, names: Vec<RepositoryKey>, pulls: &LastPulls, most: u32) -> Result<Self, Error> {
         let mut hosted = Self { holdings: Vec::with_capacity(names.len()), links: HashMap::new() };
         let mut left = most as usize;
         for repository in names {

@@ -8,7 +8,7 @@ mod apply;
 mod document;
 mod gather;
 pub mod gc;
-mod hosted;
+pub mod hosted;
 mod in_use;
 pub mod plan;
 mod plan_file;

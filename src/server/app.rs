@@ -29,7 +29,9 @@ use crate::forge::Forges;
 use crate::history::History;
 use crate::net::Trust;
 use crate::push::Push;
+use crate::report;
 use crate::report::Facts;
+use crate::report::Ledger;
 use crate::report::Report;
 use crate::repository;
 use crate::repository::OwnNames;
@@ -111,6 +113,7 @@ pub struct App {
     access: Arc<Access>,
     cache: Cache,
     history: History,
+    ledger: Ledger,
     views: Views,
     push: Push,
     scrub: Scrub,
@@ -151,6 +154,7 @@ pub async fn build(config: Receiver<Arc<Config>>, logging: Option<Logging>, cloc
     let scrub = Scrub::new(store.clone(), clock.clone(), tasks.clone(), now.scrub.rate);
     let views = views(&now, &store, &clock, &tasks, &metrics);
     let gc = collector(&now, &store, &views, (&clock, &tasks, &metrics));
+    let ledger = Ledger::new(store.clone(), history.clone(), clock.clone(), report::Terms::of(&now));
     let prune = prune(&now, &store, &history, &forges, (&repositories, &deps)).await?;
     let report = report(&cache, (&access, &repositories), &prune, &deps, (store.clone(), facts));
     let push = pushes(&now, &store, &repositories, (&tasks, &metrics)).await?;
@@ -161,6 +165,7 @@ pub async fn build(config: Receiver<Arc<Config>>, logging: Option<Logging>, cloc
         access: Arc::clone(&access),
         repositories: Arc::clone(&repositories),
         report,
+        ledger: ledger.clone(),
         scrub: scrub.clone(),
         forges: forges.clone(),
         gc: gc.clone(),
@@ -182,6 +187,7 @@ pub async fn build(config: Receiver<Arc<Config>>, logging: Option<Logging>, cloc
         access,
         cache,
         history,
+        ledger,
         views,
         push,
         scrub,
@@ -258,7 +264,17 @@ impl App {
         if cut > 0 {
             tracing::warn!(connections = cut, "transfers were cut: they took longer than `drain`");
         }
-        drop((self.cache, self.history, self.push, self.views, self.scrub, self.gc, self.prune, self.forges));
+        drop((
+            self.cache,
+            self.history,
+            self.ledger,
+            self.push,
+            self.views,
+            self.scrub,
+            self.gc,
+            self.prune,
+            self.forges,
+        ));
         self.tasks.stop().await;
         let closed = self.store.close().await;
         drop(self.store);
@@ -282,6 +298,7 @@ impl App {
         let (certificates, stopping) = (self.certificates.clone(), self.tasks.stopping());
         let (logging, api) = (self.logging.clone(), Arc::clone(&self.api));
         let (push, views, gc) = (self.push.clone(), self.views.clone(), self.gc.clone());
+        let ledger = self.ledger.clone();
         let (forges, webhooks) = (self.forges.clone(), self.webhooks.clone());
         let prune = self.prune.clone();
         async move {
@@ -302,6 +319,7 @@ impl App {
                 if let Err(error) = prune.reload(retention::Settings::of(&now)) {
                     tracing::error!(error = %crate::telemetry::chain(&error), "retention stays as it was");
                 }
+                ledger.reload(report::Terms::of(&now));
                 if let Err(error) = forges.reload(&now.forges) {
                     tracing::error!(error = %crate::telemetry::chain(&error), "the forges stay as they were");
                 }

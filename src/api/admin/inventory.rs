@@ -27,7 +27,7 @@ pub(super) async fn explain(api: &Api, reference: &str) -> Answer {
     document(&api.report.explain(&image).await.map_err(|error| Failure::from(&error))?)
 }
 
-fn image(api: &Api, text: &str) -> Result<Image, Failure> {
+pub(super) fn image(api: &Api, text: &str) -> Result<Image, Failure> {
     Image::parse(text, &api.repositories).map_err(|error| match error {
         ImageError::Name(problem) => problem.into(),
         ImageError::Reference(_) => Failure::bad_request("the reference is neither a tag nor a digest"),

@@ -6,6 +6,7 @@ mod inventory;
 mod progress;
 mod prune;
 mod refresh;
+mod report;
 mod request;
 mod runs;
 mod status;
@@ -60,6 +61,7 @@ pub(super) async fn answer<B: Sent>(
         route::Api::Repositories => inventory::repositories(api).await,
         route::Api::Tags { repository } => inventory::tags(api, repository).await,
         route::Api::Explain { reference } => inventory::explain(api, reference).await,
+        route::Api::Report { since, repository } => report::answer(api, since.as_deref(), repository.as_deref()).await,
         route::Api::Refresh => refresh::answer(api, door, asked, body).await,
         route::Api::Evict => evict::answer(api, asked, body).await,
         route::Api::Scrub => Ok(progress::lines(api.scrub.start(), |progress| progress.done.is_some())),

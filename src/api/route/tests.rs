@@ -201,6 +201,9 @@ fn our_own_paths_are_ours() {
     assert_eq!(get("/api/v1/status"), Ok(Route::Api(Api::Status)));
     let tags = Api::Tags { repository: "ghcr.io/a/b".into() };
     assert_eq!(get("/api/v1/tags?repository=ghcr.io%2Fa/b"), Ok(Route::Api(tags)));
+    let report = Api::Report { since: Some("7d".into()), repository: Some("cache/app".into()) };
+    assert_eq!(get("/api/v1/report?since=7d&repository=cache/app"), Ok(Route::Api(report)));
+    assert_eq!(get("/api/v1/report"), Ok(Route::Api(Api::Report { since: None, repository: None })));
     let id = || "Ci_7.1~x-".to_owned();
     assert_eq!(get("/api/v1/runs"), Ok(Route::Api(Api::Runs)));
     assert_eq!(get("/api/v1/runs/Ci_7.1~x-"), Ok(Route::Api(Api::Run { id: id() })));
