@@ -49,7 +49,7 @@ async fn apply(larder: &Larder, plan: &Value) -> Answer {
 
 /// The tags of a list of deletes or results, in order.
 fn tags(list: &Value) -> Vec<String> {
-    let name = |one: &Value| one["tag"].as_str().map(str::to_owned).unwrap_or_else(|| one["digest"].to_string());
+    let name = |one: &Value| one["tag"].as_str().map_or_else(|| one["digest"].to_string(), str::to_owned);
     let mut tags: Vec<String> = list.as_array().unwrap().iter().map(name).collect();
     tags.sort();
     tags
