@@ -1,5 +1,7 @@
 //! `larder check`: what is wrong with the configuration, or what it means.
 
+mod retention;
+
 use serde_json::json;
 
 use crate::config;
@@ -44,6 +46,7 @@ pub(super) fn run(_: &Arguments, global: &Global, console: &Console) -> Result<O
     let mut remarks: Vec<String> = loaded.remarks.iter().map(ToString::to_string).collect();
     remarks.extend(remark_on_space(&loaded.config));
     remarks.extend(remarks_on_helpers(&loaded.config));
+    remarks.extend(retention::remarks(&loaded.config));
     let sentences = sentences(&loaded);
     if console.json {
         console.document(&json!({ "valid": true, "file": file, "sentences": sentences, "remarks": remarks }));
@@ -85,6 +88,7 @@ fn sentences(loaded: &Loaded) -> Vec<String> {
     said.extend(config.build_caches.iter().map(build_cache));
     said.extend(config.notify.iter().map(about_notify));
     said.extend(config.forges.iter().map(|(name, forge)| about_forge(name, forge)));
+    said.extend(retention::sentences(config));
     said.push(store(config));
     said
 }
