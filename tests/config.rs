@@ -169,6 +169,30 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
             "larder.yaml:1:53: retention.policies[0].repositories[0]: `*.io` is a pattern of hosts; write each registry out",
         ),
         (
+            "retention: { remotes: { ghcr.example.com: { adapter: ghcr, owners: [acme] } } }\n",
+            "larder.yaml:1:43: retention.remotes.ghcr.example.com: `api` is missing: of ghcr.io it is known, of ghcr.example.com not; write one like https://github.example.com/api/v3",
+        ),
+        (
+            "retention: { remotes: { reg.example.com: { adapter: ecr } } }\n",
+            "larder.yaml:1:42: retention.remotes.reg.example.com: `reg.example.com` is not <account>.dkr.ecr.<region>.amazonaws.com, so `api` must say where ECR's API is",
+        ),
+        (
+            "retention: { remotes: { reg.example.com: { adapter: gar } } }\n",
+            "larder.yaml:1:42: retention.remotes.reg.example.com: `reg.example.com` is not <location>-docker.pkg.dev, as Artifact Registry's hosts are called",
+        ),
+        (
+            "retention: { remotes: { reg.example.com: { adapter: oci, api: \"https://reg.example.com\" } } }\n",
+            "larder.yaml:1:42: retention.remotes.reg.example.com: `oci` has no API of its own at https://reg.example.com/; `endpoint` says where the registry is",
+        ),
+        (
+            "retention: { remotes: { reg.example.com: { adapter: docker } } }\n",
+            "larder.yaml:1:53: retention.remotes.reg.example.com.adapter: `docker` is not known here; did you mean `dockerhub`?",
+        ),
+        (
+            "retention: { remotes: { ghcr.io: { adapter: ghcr, owners: [a//b] } } }\n",
+            "larder.yaml:1:60: retention.remotes.ghcr.io.owners[0]: `a//b` is not the name of an organization, a namespace or a group",
+        ),
+        (
             "retention: { protect: [latest] }\n",
             "larder.yaml:1:24: retention.protect[0]: `latest` protects no tag: the pattern is compared with repository:tag; write latest:* for all tags of latest, or **:latest for the tag in every repository",
         ),

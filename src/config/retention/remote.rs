@@ -15,6 +15,7 @@ use crate::config::table::Table;
 use crate::config::upstream;
 use crate::config::upstream::Credential;
 use crate::config::upstream::Proxy;
+use crate::config::upstream::is_loopback;
 use crate::config::value::Value;
 
 use super::Price;
@@ -179,22 +180,36 @@ impl Remote {
         adapter.map(|_| remote)
     }
 
-    /// What does not go together with the adapter.
+    /// What does not go together with the adapter. A credential must not go to a public API because the registry is a
+    /// private one of the same kind.
     fn check(&self, value: &Value<'_>, host: &str) {
-        let needs_api = matches!(self.adapter, Adapter::Gitlab) && host != "registry.gitlab.com";
-        if needs_api && self.api.is_none() && !self.owners.is_empty() {
-            value.problem("`api` is missing: owners are asked at GitLab itself, like https://gitlab.example.com");
+        let public = match self.adapter {
+            Adapter::Ghcr => Some(("ghcr.io", "https://github.example.com/api/v3")),
+            Adapter::DockerHub => Some(("docker.io", "https://hub.example.com")),
+            Adapter::Gitlab if !self.owners.is_empty() => Some(("registry.gitlab.com", "https://gitlab.example.com")),
+            _ => None,
+        };
+        if let (Some((known, example)), None) = (public.filter(|(known, _)| *known != host), &self.api) {
+            value.problem(format!("`api` is missing: of {known} it is known, of {host} not; write one like {example}"));
         }
         if self.adapter == Adapter::Ecr && self.api.is_none() && region(host).is_none() {
             value.problem(format!(
                 "`{host}` is not <account>.dkr.ecr.<region>.amazonaws.com, so `api` must say where ECR's API is"
             ));
         }
-        if self.adapter == Adapter::Ghcr && self.owners.is_empty() {
-            value.remark("without owners: [name] a pattern over this registry reaches nothing; full names do");
+        if self.adapter == Adapter::Gar && !host.ends_with("-docker.pkg.dev") {
+            value
+                .problem(format!("`{host}` is not <location>-docker.pkg.dev, as Artifact Registry's hosts are called"));
         }
         if let (Adapter::Oci, Some(api)) = (self.adapter, &self.api) {
             value.problem(format!("`oci` has no API of its own at {api}; `endpoint` says where the registry is"));
+        }
+        if self.adapter == Adapter::Ghcr && self.owners.is_empty() {
+            value.remark("without owners: [name] a pattern over this registry reaches nothing; full names do");
+        }
+        let open = self.api.iter().chain(&self.endpoint).find(|url| url.scheme() == "http" && !is_loopback(url));
+        if let Some(url) = open {
+            value.remark(format!("the credential goes to {url} without encryption"));
         }
     }
 }

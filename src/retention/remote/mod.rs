@@ -264,10 +264,13 @@ pub fn open(
         }
         Adapter::Ecr => Arc::new(ecr::Ecr::new(registry, api(&ecr::api_of(host))?)),
         Adapter::Gitlab => Arc::new(gitlab::Gitlab::new(registry, api(gitlab::API)?, config.owners.clone())),
-        Adapter::Quay => Arc::new(quay::Quay::new(registry, api(quay::API)?, config.owners.clone())),
         Adapter::Harbor => {
-            let api = api(&format!("https://{host}"))?;
+            let api = api(&registry.base())?;
             Arc::new(harbor::Harbor::new(registry, api, config.owners.clone()))
+        }
+        Adapter::Quay => {
+            let api = api(&registry.base())?;
+            Arc::new(quay::Quay::new(registry, api, config.owners.clone()))
         }
         Adapter::Gar => Arc::new(gar::Gar::new(registry, api(gar::API)?, config.owners.clone())),
     })

@@ -33,9 +33,6 @@ use super::graph;
 use super::registry::Registry;
 use super::trees::Trees;
 
-/// Quay's API, of the public registry.
-pub(super) const API: &str = "https://quay.io";
-
 /// Tags on a page: the most that it gives.
 const PAGE: &str = "100";
 

@@ -180,7 +180,12 @@ impl Registry {
 
     /// The request that deletes, for people.
     pub(super) fn removal(&self, repository: &RepositoryName, removal: Removal<'_>) -> String {
-        format!("DELETE {}v2/{repository}/{}", self.upstream.base(), removal.path())
+        format!("DELETE {}v2/{repository}/{}", self.base(), removal.path())
+    }
+
+    /// Where it is, with a slash at its end: registries that serve their own API do so beside the distribution's.
+    pub(super) fn base(&self) -> String {
+        self.upstream.base()
     }
 
     /// How many requests it gets at the same time.

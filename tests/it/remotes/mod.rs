@@ -9,6 +9,7 @@ mod graphs;
 mod harbor;
 mod model;
 mod oci;
+mod prune;
 mod quay;
 mod server;
 mod v2;
