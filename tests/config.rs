@@ -218,6 +218,18 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
 }
 
 #[test]
+fn a_remote_registry_takes_from_its_upstream_what_is_left_out() {
+    let text = "retention: { remotes: { ghcr.io: { adapter: ghcr, credential: {}, price: {} }, reg.test: { adapter: oci, price: { egress_gib: 1 }, limits: { tags: 5 } } } }\n";
+    let loaded = load_with(text, &|_| None).unwrap();
+    let remotes = &loaded.config.retention.remotes;
+    assert_eq!(remotes["ghcr.io"], config::retention::Remote::of(config::retention::Adapter::Ghcr));
+    assert_eq!((remotes["reg.test"].price.is_some(), remotes["reg.test"].limits.tags), (true, 5));
+    assert!(
+        loaded.remarks.iter().any(|remark| remark.message.contains("a pattern over this registry reaches nothing"))
+    );
+}
+
+#[test]
 fn what_is_no_yaml_is_said_with_its_place() {
     for (text, message) in [
         ("listen: [unclosed\n", "larder.yaml:1:9: unclosed bracket '['"),

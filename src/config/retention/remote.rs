@@ -160,12 +160,7 @@ impl Remote {
         let adapter = table.required("adapter", |value| value.word(&Adapter::WORDS));
         let mut remote = Self::of(adapter.unwrap_or(Adapter::Oci));
         remote.credential = table.optional("credential", credential);
-        remote.price = table.get("price").as_ref().and_then(Value::table).map(|mut table| {
-            let mut price = Price::default();
-            price.read(&mut table);
-            table.close();
-            price
-        });
+        remote.price = table.optional("price", price);
         remote.endpoint = table.optional("endpoint", |value| value.parsed(upstream::endpoint));
         remote.api = table.optional("api", |value| value.parsed(upstream::endpoint));
         table.set("owners", &mut remote.owners, |value| value.each(|item| item.parsed(owner)));
@@ -223,10 +218,23 @@ pub fn region(host: &str) -> Option<&str> {
     (is_account && domain.starts_with("amazonaws.com")).then_some(region)
 }
 
-/// An empty mapping is as good as none: the upstream's.
+/// An empty mapping is as good as none.
+fn is_empty(value: &Value<'_>) -> bool {
+    matches!(&value.node.content, Content::Map(entries) if entries.is_empty())
+}
+
 fn credential(value: &Value<'_>) -> Option<Credential> {
-    let is_empty = matches!(&value.node.content, Content::Map(entries) if entries.is_empty());
-    if is_empty { None } else { upstream::credential(value) }
+    if is_empty(value) { None } else { upstream::credential(value) }
+}
+
+fn price(value: &Value<'_>) -> Option<Price> {
+    if is_empty(value) {
+        return None;
+    }
+    let (mut table, mut price) = (value.table()?, Price::default());
+    price.read(&mut table);
+    table.close();
+    Some(price)
 }
 
 fn owner(text: &str) -> Result<String, String> {
