@@ -15,6 +15,7 @@ use http::Request;
 use http::Uri;
 use http::header;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio::time::sleep;
 use url::Url;
@@ -32,6 +33,7 @@ use crate::upstream::Deps;
 use super::Error;
 use super::Fault;
 use super::Result;
+use super::registry::at_once;
 
 /// How long to wait after a 429 that does not say so.
 const WAIT: Duration = Duration::from_secs(30);
@@ -57,6 +59,7 @@ pub(super) struct Api {
     fetch: Fetch,
     patience: Duration,
     limited: Limited,
+    places: Semaphore,
     clock: Clock,
     metrics: Arc<Metrics>,
 }
@@ -89,6 +92,7 @@ impl Api {
             fetch,
             patience: config.limits.patience,
             limited,
+            places: Semaphore::new(at_once(&config.limits)),
             clock: deps.clock.clone(),
             metrics: Arc::clone(&deps.metrics),
         })
@@ -169,7 +173,10 @@ impl Api {
         let uri = Uri::try_from(url.as_str()).map_err(|_| self.unusable("its URL is no URI"))?;
         let mut request = Request::new(body);
         (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, uri, headers);
+        // It is never closed.
+        let place = self.places.acquire().await.ok();
         let answer = self.fetch.send(request).await;
+        drop(place);
         self.metrics.upstream_request(&self.host, kind, answer.as_ref().map_or(0, |answer| answer.status.as_u16()));
         answer.map_err(|error| {
             let fault = match &error {

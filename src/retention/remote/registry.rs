@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::TryStreamExt;
 use futures_util::stream;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio::time::sleep;
 
@@ -44,6 +45,9 @@ pub(super) struct Registry {
     pub(super) limits: RemoteLimits,
     pub(super) clock: Clock,
     upstream: upstream::Remote,
+    /// As many as requests may be under way: several repositories are listed at the same time, and what waits for a
+    /// connection for too long would make their lists fail.
+    places: Semaphore,
 }
 
 impl Registry {
@@ -58,7 +62,9 @@ impl Registry {
         let name = host.parse().map_err(|_| unusable())?;
         let settings = settings(host, config, upstream).ok_or_else(unusable)?;
         let upstream = upstream::Remote::new(host, &settings, deps)?;
-        Ok(Self { name, limits: config.limits.clone(), clock: deps.clock.clone(), upstream })
+        let (limits, clock) = (config.limits.clone(), deps.clock.clone());
+        let places = Semaphore::new(at_once(&limits));
+        Ok(Self { name, limits, clock, upstream, places })
     }
 
     /// The key of one of its repositories.
@@ -190,7 +196,7 @@ impl Registry {
 
     /// How many requests it gets at the same time.
     pub(super) fn at_once(&self) -> usize {
-        usize::try_from(self.limits.requests).unwrap_or(1).max(1)
+        at_once(&self.limits)
     }
 
     /// Refuses a list that is longer than the configuration allows.
@@ -221,7 +227,11 @@ impl Registry {
     pub(super) async fn patiently<T, F: Future<Output = Result<T>>>(&self, call: impl Fn() -> F) -> Result<T> {
         let until = Instant::now() + self.limits.patience;
         loop {
-            let error = match call().await {
+            // It is never closed.
+            let place = self.places.acquire().await.ok();
+            let ended = call().await;
+            drop(place);
+            let error = match ended {
                 Err(error) if error.fault() == Fault::RateLimited => error,
                 ended => return ended,
             };
@@ -233,6 +243,11 @@ impl Registry {
             sleep(wait).await;
         }
     }
+}
+
+/// How many requests a registry gets at the same time.
+pub(super) fn at_once(limits: &RemoteLimits) -> usize {
+    usize::try_from(limits.requests).unwrap_or(1).clamp(1, Semaphore::MAX_PERMITS)
 }
 
 fn ask(repository: &RepositoryName) -> Ask {
@@ -266,7 +281,8 @@ fn settings(
     if config.proxy.is_some() {
         settings.proxy.clone_from(&config.proxy);
     }
-    settings.limits.connections = config.limits.requests;
+    // Who waits, waits for a place of the registry's.
+    (settings.limits.connections, settings.limits.waiting) = (config.limits.requests, 0);
     settings.limits.headers = config.limits.timeout;
     settings.limits.answer_bytes = config.limits.answer_bytes;
     Some(settings)

@@ -237,3 +237,27 @@ async fn a_429_is_waited_for_as_long_as_allowed() {
     let error = super::server::open(super::HOST, &config).list(&"acme/app".parse().unwrap()).await.unwrap_err();
     assert_eq!(error.fault(), Fault::RateLimited);
 }
+
+#[tokio::test]
+async fn many_lists_at_once_share_the_registrys_places_and_none_fails() {
+    let server = Server::start(v2::front).await;
+    server.model(|model| {
+        for number in 0..40 {
+            let name = format!("acme/r{number}");
+            for tag in 0..5 {
+                let digest = model.image(&name, &format!("{number} {tag}"), &[1], None);
+                model.tag(&name, &format!("t{tag}"), digest);
+            }
+        }
+    });
+    let mut config = server.config(Adapter::Oci);
+    config.limits.requests = 1;
+    let remote = super::server::open(super::HOST, &config);
+    let lists = (0..40).map(|number| {
+        let remote = std::sync::Arc::clone(&remote);
+        async move { remote.list(&format!("acme/r{number}").parse().unwrap()).await }
+    });
+    for holding in futures_util::future::join_all(lists).await {
+        assert_eq!(holding.unwrap().tags.len(), 5);
+    }
+}
