@@ -30,7 +30,7 @@ const LINES: [&[&str]; 14] = [
 ];
 
 /// What is decided there is decided from its arguments alone: no waiting, no clock, no chance.
-const PURE: [&str; 10] = [
+const PURE: [&str; 11] = [
     "oci",
     "pattern",
     "repository/names",
@@ -40,6 +40,7 @@ const PURE: [&str; 10] = [
     "cache/evict/popularity",
     "cache/evict/units",
     "retention/plan",
+    "retention/replay/past",
     "api/route",
 ];
 

@@ -220,6 +220,8 @@ pub enum Api {
     Gc,
     /// What policies let go now.
     PrunePlan,
+    /// What policies would have let go in the past, and who would have missed it.
+    PruneReplay,
     /// Carry such a plan out.
     PruneApply,
     /// Which runs live.
@@ -492,6 +494,7 @@ fn api(method: &Method, noun: &str, query: &str) -> Result<Api, Problem> {
         "scrub" => told().map(|_| Api::Scrub),
         "gc" => told().map(|_| Api::Gc),
         "prune/plan" => told().map(|_| Api::PrunePlan),
+        "prune/replay" => told().map(|_| Api::PruneReplay),
         "prune/apply" => told().map(|_| Api::PruneApply),
         "runs" => asked().map(|_| Api::Runs),
         _ => {

@@ -1,6 +1,7 @@
 //! `larder prune`: what policies let go, as a table, as JSON, and as a file; and `larder prune --apply PLAN`, which carries
-//! exactly that file out.
+//! exactly that file out. `larder prune --replay 30d` only looks back.
 
+mod replay;
 mod table;
 
 use std::path::Path;
@@ -38,13 +39,17 @@ pub(super) struct Arguments {
     /// Let the plan delete so many, whatever its policies say of it
     #[arg(long, value_name = "N", requires = "apply")]
     at_most: Option<u64>,
+    /// What the policies would have freed with a run each day of so long, like 30d, and which pulls would have found nothing
+    #[arg(long, value_name = "DURATION", conflicts_with_all = ["apply", "out"])]
+    replay: Option<String>,
 }
 
 pub(super) async fn run(arguments: &Arguments, global: &Global, console: &Console) -> Result<Outcome, Error> {
     let server = ask::Server::admin(global)?;
-    match &arguments.apply {
-        Some(file) => apply(file, arguments.at_most, &server, console).await,
-        None => plan(arguments, &server, console).await,
+    match (&arguments.apply, &arguments.replay) {
+        (Some(file), _) => apply(file, arguments.at_most, &server, console).await,
+        (None, Some(since)) => replay::run(since, arguments, &server, console).await,
+        (None, None) => plan(arguments, &server, console).await,
     }
 }
 

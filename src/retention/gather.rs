@@ -236,7 +236,7 @@ impl Inner {
     }
 
     /// What forges and files say of the branches and pull requests that policies ask for.
-    async fn knowledge(&self, gathered: &Gathered) -> Knowledge {
+    pub(super) async fn knowledge(&self, gathered: &Gathered) -> Knowledge {
         let mut wanted = Wanted::default();
         for place in gathered.domains.iter().flat_map(|domain| &domain.places) {
             let name = place.holding.repository.to_string();

@@ -178,7 +178,7 @@ async fn read_class(
 
 /// What is known of the last use of something that came at `born`, where `known` is the last one that was noted and every
 /// use since `covered` was.
-fn pulled(known: Option<Timestamp>, born: Timestamp, covered: Option<Timestamp>) -> Pulled {
+pub(super) fn pulled(known: Option<Timestamp>, born: Timestamp, covered: Option<Timestamp>) -> Pulled {
     match (known, covered) {
         // What was used before the log begins may have been used again before that.
         (Some(at), Some(covered)) if at >= covered => Pulled::At(at),

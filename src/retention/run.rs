@@ -155,7 +155,7 @@ pub struct Made {
 
 /// Retention. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Prune(Arc<Inner>);
+pub struct Prune(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
 pub(super) struct Inner {
@@ -361,7 +361,7 @@ impl Inner {
     }
 
     /// What bytes of a registry cost in a month, in millionths.
-    fn storage_price(&self, host: Option<&str>, bytes: u64) -> Option<u64> {
+    pub(super) fn storage_price(&self, host: Option<&str>, bytes: u64) -> Option<u64> {
         let settings = self.settings.load();
         let own = host.and_then(|host| settings.retention.remotes.get(host)).and_then(|remote| remote.price);
         own.unwrap_or(settings.retention.price).storage(bytes).map(|money| money.0)

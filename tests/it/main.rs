@@ -28,6 +28,7 @@ mod outage;
 mod prune;
 mod pull;
 mod remotes;
+mod replay;
 mod report;
 mod resume;
 mod runs;

@@ -49,6 +49,7 @@ pub(super) async fn answer<B: Sent>(
             | route::Api::Scrub
             | route::Api::Gc
             | route::Api::PrunePlan
+            | route::Api::PruneReplay
             | route::Api::PruneApply
             | route::Api::EndRun { .. }
     );
@@ -67,6 +68,7 @@ pub(super) async fn answer<B: Sent>(
         route::Api::Scrub => Ok(progress::lines(api.scrub.start(), |progress| progress.done.is_some())),
         route::Api::Gc => Ok(progress::lines(api.gc.start(), |progress| progress.done)),
         route::Api::PrunePlan => prune::plan(api, asked, body).await,
+        route::Api::PruneReplay => prune::replay(api, asked, body).await,
         route::Api::PruneApply => prune::apply(api, asked, body).await,
         route::Api::Runs => runs::list(api, door, asked).await,
         route::Api::Run { id } => runs::show(api, door, asked, id).await,

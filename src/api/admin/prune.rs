@@ -1,4 +1,7 @@
-//! `POST /api/v1/prune/plan` and `/prune/apply`: what policies let go now, and its carrying out.
+//! `POST /api/v1/prune/plan`, `/prune/apply` and `/prune/replay`: what policies let go now, its carrying out, and what they
+//! would have let go.
+
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -8,11 +11,15 @@ use crate::api::Asked;
 use crate::api::Sent;
 use crate::api::failure::Failure;
 use crate::api::receive;
+use crate::config::duration;
 use crate::retention::Document;
 use crate::retention::PlanFile;
 use crate::retention::Scope;
 
 use super::document;
+
+/// How far one may look back: each day is a plan.
+const REPLAY_MAX: Duration = Duration::from_hours(365 * 24);
 
 /// What a plan is to cover; an empty body means everything.
 #[derive(Debug, Default, Deserialize)]
@@ -50,6 +57,28 @@ pub(super) async fn plan<B: Sent>(api: &Api, asked: &Asked<'_>, body: &mut B) ->
         fields.insert("kept".to_owned(), serde_json::to_value(&made.kept).map_err(|_| Failure::internal())?);
     }
     document(&answer)
+}
+
+/// How far back, and what of it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Back {
+    since: String,
+    #[serde(default)]
+    policy: Option<String>,
+    #[serde(default)]
+    remote: Option<String>,
+}
+
+/// What policies would have done in the past.
+pub(super) async fn replay<B: Sent>(api: &Api, asked: &Asked<'_>, body: &mut B) -> Answer {
+    let bytes = receive::whole(api, asked, body).await?;
+    let back: Back = serde_json::from_slice(&bytes)
+        .map_err(|_| Failure::bad_request("the body says since, and may say policy and remote, and nothing else"))?;
+    let window = duration::parse(&back.since).ok().filter(|window| *window <= REPLAY_MAX);
+    let window = window.ok_or_else(|| Failure::bad_request("since is a duration of at most 365d, like 30d or 12h"))?;
+    let scope = Scope::new(back.policy, back.remote);
+    document(&api.prune.replay(&scope, window).await.map_err(|error| Failure::from(&error))?)
 }
 
 /// What became of each thing that the plan names.

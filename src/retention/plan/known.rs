@@ -87,6 +87,18 @@ pub struct Knowledge {
     pub pulls: HashMap<ForgeRepository, Result<PullBook, Arc<str>>>,
 }
 
+impl Knowledge {
+    /// The same as it would have been told at an earlier time, as far as that is known: what ended since was not over.
+    #[must_use]
+    pub fn at(&self, now: Timestamp) -> Self {
+        let branches =
+            self.branches.iter().map(|(of, book)| (of.clone(), book.as_ref().map(|b| b.at(now)).map_err(Arc::clone)));
+        let pulls =
+            self.pulls.iter().map(|(of, book)| (of.clone(), book.as_ref().map(|b| b.at(now)).map_err(Arc::clone)));
+        Self { branches: branches.collect(), pulls: pulls.collect() }
+    }
+}
+
 /// The branches of one repository: a complete list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BranchBook {
@@ -132,6 +144,14 @@ impl BranchBook {
             }
         }
         Self { by_slug, first_listed, listed }
+    }
+
+    fn at(&self, now: Timestamp) -> Self {
+        let standing = |(slug, standing): (&String, &Standing)| match standing {
+            Standing::Gone(since) if *since > now => (slug.clone(), Standing::Alive(slug.as_str().into())),
+            other => (slug.clone(), other.clone()),
+        };
+        Self { by_slug: self.by_slug.iter().map(standing).collect(), ..self.clone() }
     }
 
     /// Whether some branch, living or dead, is written like this tag.
@@ -191,6 +211,19 @@ impl PullBook {
     /// An empty book of a list that was begun then.
     pub fn new(listed: Timestamp) -> Self {
         Self { listed, ..Self::default() }
+    }
+
+    fn at(&self, now: Timestamp) -> Self {
+        let mut book = self.clone();
+        for (number, _) in self.closed.iter().filter(|(_, at)| **at > now) {
+            book.closed.remove(number);
+            book.open.insert(*number);
+        }
+        for (slug, _) in self.closed_branches.iter().filter(|(_, at)| **at > now) {
+            // Which one it was is not told anywhere.
+            book.open_branches.entry(slug.clone()).or_default();
+        }
+        book
     }
 
     /// Adds one that is open.
@@ -263,6 +296,22 @@ mod tests {
         let book = BranchBook::new([long.as_str()], [], Timestamp(1), Timestamp(9));
         assert_eq!(book.standing(&format!("feature-{}", "x".repeat(50))), Standing::Alive(long.as_str().into()));
         assert_eq!(book.standing("feature-x"), Standing::Gone(Timestamp(1)), "a short one is whole");
+    }
+
+    #[test]
+    fn what_ended_since_was_not_over_then() {
+        let dead = [("old", Timestamp(5)), ("older", Timestamp(3))];
+        let branches = BranchBook::new(["main"], dead, Timestamp(1), Timestamp(9)).at(Timestamp(4));
+        assert_eq!(branches.standing("old"), Standing::Alive("old".into()));
+        assert_eq!(branches.standing("older"), Standing::Gone(Timestamp(3)));
+        let mut pulls = PullBook::new(Timestamp(9));
+        pulls.add_closed(1, "old", Timestamp(5));
+        pulls.add_closed(2, "older", Timestamp(3));
+        let pulls = pulls.at(Timestamp(4));
+        assert_eq!(pulls.by_number(1), PullStanding::Open(1));
+        assert_eq!(pulls.by_number(2), PullStanding::Closed(Timestamp(3)));
+        assert!(matches!(pulls.by_branch("old"), PullStanding::Open(_)));
+        assert_eq!(pulls.by_branch("older"), PullStanding::Closed(Timestamp(3)));
     }
 
     #[test]
