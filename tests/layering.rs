@@ -30,7 +30,7 @@ const LINES: [&[&str]; 14] = [
 ];
 
 /// What is decided there is decided from its arguments alone: no waiting, no clock, no chance.
-const PURE: [&str; 11] = [
+const PURE: [&str; 12] = [
     "oci",
     "pattern",
     "repository/names",
@@ -41,6 +41,7 @@ const PURE: [&str; 11] = [
     "cache/evict/units",
     "retention/plan",
     "retention/replay/past",
+    "retention/sizes",
     "api/route",
 ];
 

@@ -114,6 +114,15 @@ impl Server {
     }
 }
 
+impl Server {
+    /// The most bytes of memory that it ever had.
+    pub fn peak(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim_end_matches("kB").trim().parse::<f64>().unwrap() * 1024.0
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         if let Ok(id) = i32::try_from(self.child.id())

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::clock::Timestamp;
 use crate::oci::Digest;
 use crate::oci::RepositoryKey;
 use crate::oci::Tag;
-use crate::pattern::Glob;
 use crate::store;
 use crate::store::Removal;
 use crate::telemetry;
@@ -19,15 +19,20 @@ use super::document::Refusal;
 use super::document::RemoteCall;
 use super::gather::Domain;
 use super::gather::Gathered;
+use super::plan::Place;
 use super::plan::RepositoryPlan;
 use super::plan::Verdict;
 use super::plan_file::PlanFile;
 use super::records::Holding;
+use super::records::TagFact;
 use super::remote::Doomed;
 use super::run;
 use super::run::Error;
 use super::run::Inner;
 use super::run::Scope;
+
+/// Why nothing more is tried.
+const STOPPING: &str = "larder is stopping";
 
 /// What became of one thing that a plan names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -106,7 +111,7 @@ impl Inner {
         if !self.seal.holds(file) || !plan.is_current() {
             return Err(Error::Edited);
         }
-        run::age(crate::clock::Timestamp(plan.made_at_ms), self.deps.clock.now())?;
+        run::age(Timestamp(plan.made_at_ms), self.deps.clock.now())?;
         let scope = Scope { policy: plan.policy.clone(), remote: plan.remote.clone(), repository: None };
         let gathered = self.gather(&scope).await?;
         let mut in_the_way = plan.in_the_way(at_most);
@@ -195,13 +200,14 @@ impl Inner {
         let ended: Vec<Option<Ended>> = deletes.iter().map(|delete| now.stays(delete, gathered)).collect();
         if place.holding.repository.is_hosted() {
             let before = self.broken_hosted(place, decided).await;
-            let ended = self.hosted_deletes(&place.holding.repository, &place.fixed, deletes, ended).await;
+            let ended = self.hosted_deletes(place, &now, deletes, ended).await;
             let after = self.broken_hosted(place, decided).await;
             applied.add_verified(&place.holding.repository, before, after);
             return ended;
         }
         let ended = self.remote_deletes(domain, &place.holding, deletes, ended, faults).await;
-        if ended.iter().any(|(outcome, _)| *outcome == Outcome::Deleted) {
+        let stopping = self.deps.tasks.stopping();
+        if ended.iter().any(|(outcome, _)| *outcome == Outcome::Deleted) && !stopping.is_cancelled() {
             let (looked_at, broken) = self.broken_remote(domain, &place.holding, decided, deletes).await;
             applied.verified += looked_at;
             applied.broken.extend(broken);
@@ -211,18 +217,22 @@ impl Inner {
 
     async fn hosted_deletes(
         &self,
-        of: &RepositoryKey,
-        fixed: &Arc<[Glob]>,
+        place: &Place,
+        now: &Now<'_>,
         deletes: &[&Delete],
         ended: Vec<Option<Ended>>,
     ) -> Vec<Ended> {
+        let stopping = self.deps.tasks.stopping();
         let mut all = Vec::with_capacity(deletes.len());
         let mut fault: Option<String> = None;
         for (delete, ended) in deletes.iter().zip(ended) {
+            if stopping.is_cancelled() {
+                fault = fault.or_else(|| Some(STOPPING.to_owned()));
+            }
             let ended = match (ended, &fault) {
                 (Some(ended), _) => ended,
-                (None, Some(fault)) => (Outcome::Failed, Some(format!("not tried after a fault: {fault}"))),
-                (None, None) => match self.remove(of, fixed, delete).await {
+                (None, Some(fault)) => (Outcome::Failed, Some(format!("not tried: {fault}"))),
+                (None, None) => match self.remove(place, now, delete).await {
                     Ok(ended) => ended,
                     Err(error) => {
                         let why = telemetry::chain(&error);
@@ -237,20 +247,26 @@ impl Inner {
     }
 
     /// Removes one thing from a hosted repository, if it still is what the plan says.
-    async fn remove(&self, of: &RepositoryKey, fixed: &Arc<[Glob]>, delete: &Delete) -> Result<Ended, store::Error> {
-        let store = &self.deps.store;
+    async fn remove(&self, place: &Place, now: &Now<'_>, delete: &Delete) -> Result<Ended, store::Error> {
+        let (store, of) = (&self.deps.store, &place.holding.repository);
+        let anew = || (Outcome::Moved, Some("it was pushed anew".to_owned()));
+        if let Some(tag) = &delete.tag
+            && let Some(state) = store.tag(of, tag).await?
+            && now.pushed_at(tag) != Some(state.record.at)
+        {
+            // The same again, while this was decided: it is as young as that.
+            return Ok(anew());
+        }
         let removal = match &delete.tag {
             Some(tag) => Removal::TagMeaning(tag.clone(), delete.digest),
             None => Removal::Untagged(delete.digest),
         };
-        let fixed = Arc::clone(fixed);
+        let fixed = Arc::clone(&place.fixed);
         let is_fixed = move |tag: &Tag| fixed.iter().any(|glob| glob.matches(tag.as_str()));
         match store.remove(of, removal, Arc::new(is_fixed)).await {
             Ok(true) => Ok((Outcome::Deleted, None)),
             Ok(false) => match &delete.tag {
-                Some(tag) if store.tag(of, tag).await?.is_some() => {
-                    Ok((Outcome::Moved, Some("it was pushed anew".to_owned())))
-                }
+                Some(tag) if store.tag(of, tag).await?.is_some() => Ok(anew()),
                 _ => Ok((Outcome::Gone, Some("it was gone already".to_owned()))),
             },
             Err(store::Error::Fixed { .. }) => Ok((Outcome::Kept, Some("it is immutable".to_owned()))),
@@ -282,7 +298,12 @@ impl Inner {
         for one in refused {
             outcomes.insert(key(&one.doomed), (Outcome::Refused, Some(one.why.to_string())));
         }
+        let stopping = self.deps.tasks.stopping();
         for call in &calls {
+            if stopping.is_cancelled() {
+                let why = Some(format!("not tried: {STOPPING}"));
+                faults.entry(host.to_owned()).or_insert((Outcome::Failed, why));
+            }
             let ended = if let Some(fault) = faults.get(host) {
                 fault.clone()
             } else {
@@ -373,7 +394,7 @@ fn key(doomed: &Doomed) -> (Option<Tag>, Digest) {
 
 /// What is there now, and what becomes of it.
 struct Now<'a> {
-    tags: HashMap<&'a Tag, (Digest, &'a Verdict)>,
+    tags: HashMap<&'a Tag, (&'a TagFact, &'a Verdict)>,
     untagged: HashMap<Digest, Option<&'a Verdict>>,
 }
 
@@ -384,9 +405,13 @@ impl<'a> Now<'a> {
         let own = decided.untagged.iter().filter_map(|(at, verdict)| Some((digest(at)?, Some(verdict))));
         let along = decided.along.iter().filter_map(|(at, _)| Some((digest(at)?, None)));
         Self {
-            tags: tags.map(|(fact, verdict)| (&fact.tag, (fact.digest, verdict))).collect(),
+            tags: tags.map(|(fact, verdict)| (&fact.tag, (fact, verdict))).collect(),
             untagged: own.chain(along).collect(),
         }
+    }
+
+    fn pushed_at(&self, tag: &Tag) -> Option<Timestamp> {
+        self.tags.get(tag).and_then(|(fact, _)| fact.pushed_at)
     }
 
     /// Why something that the plan names does not go any more; none where it still does.
@@ -394,8 +419,8 @@ impl<'a> Now<'a> {
         let verdict = match &delete.tag {
             Some(tag) => match self.tags.get(tag) {
                 None => return Some((Outcome::Gone, Some("it was gone already".to_owned()))),
-                Some((digest, _)) if *digest != delete.digest => {
-                    return Some((Outcome::Moved, Some(format!("it means {digest} by now"))));
+                Some((fact, _)) if fact.digest != delete.digest => {
+                    return Some((Outcome::Moved, Some(format!("it means {} by now", fact.digest))));
                 }
                 Some((_, verdict)) => Some(*verdict),
             },

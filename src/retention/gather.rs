@@ -93,8 +93,17 @@ fn first_id(of: &RepositoryKey) -> String {
 }
 
 impl Inner {
-    /// Reads what the scope covers, and decides. What is newly in the plan is noted, unless one only wants to know.
+    /// Reads what the scope covers, and decides. What is newly in the plan is noted, unless one only wants to know. It ends
+    /// when larder stops.
     pub(super) async fn gather(&self, scope: &Scope) -> Result<Gathered, Error> {
+        let stopping = self.deps.tasks.stopping();
+        tokio::select! {
+            () = stopping.cancelled() => Err(Error::Stopping),
+            gathered = self.gather_all(scope) => gathered,
+        }
+    }
+
+    async fn gather_all(&self, scope: &Scope) -> Result<Gathered, Error> {
         let settings = self.settings.load_full();
         let policies = scope.order(&settings.retention.policies)?;
         let mut gathered = Gathered {
@@ -122,6 +131,7 @@ impl Inner {
         gathered.decide(&knowledge, &first);
         if scope.repository.is_none() {
             self.note_first(&gathered, &first).await;
+            self.forget_first(&gathered, scope).await?;
             gathered.remark(scope);
         }
         Ok(gathered)
@@ -326,6 +336,31 @@ impl Inner {
                     "since when tags are in the plan can't be kept: their grace begins anew with the next one");
             }
         }
+    }
+}
+
+impl Inner {
+    /// Forgets since when things of hosted repositories were in the plan that are not there any more.
+    async fn forget_first(&self, gathered: &Gathered, scope: &Scope) -> Result<(), Error> {
+        if scope.remote.is_some() {
+            return Ok(());
+        }
+        let store = &self.deps.store;
+        let places = gathered.domains.iter().flat_map(|domain| &domain.places);
+        let there: HashSet<String> = places.map(|place| first_id(&place.holding.repository)).collect();
+        let mut ids = store.states(FIRST);
+        while let Some(id) = ids.next().await {
+            let id = id?;
+            if !id.starts_with("first-") || there.contains(&id) {
+                continue;
+            }
+            // What another registry holds is not known where it could not be listed.
+            let record = store.state::<FirstRecord>(FIRST, &id).await;
+            if record.is_ok_and(|record| record.is_some_and(|record| host_of(&record.repository).is_none())) {
+                store.drop_state(FIRST, &id).await?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -266,7 +266,9 @@ impl<'a> Work<'a> {
         }
         let Some((key, digest)) = item.key() else { return Verdict::Stays(Why::Unselected) };
         let now = self.question.now;
-        let since = self.first_planned(&key, &digest).unwrap_or(now);
+        // A push begins the grace anew, even of what was in a plan before.
+        let planned = self.first_planned(&key, &digest);
+        let since = planned.map_or(now, |since| item.pushed_at().map_or(since, |at| at.max(since)));
         first.insert(key, (digest, since));
         let (doom, until) = (Doom { policy, along: false }, since.after(finding.grace));
         if now >= until { Verdict::Goes(doom) } else { Verdict::Waits { doom, until } }

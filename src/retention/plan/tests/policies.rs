@@ -224,6 +224,9 @@ fn the_grace_begins_when_a_tag_is_first_in_the_plan_and_anew_when_it_moves() {
     assert_eq!(scene.going(), [""; 0]);
     scene.now = NOW.after(Duration::from_hours(24));
     assert_eq!(scene.going(), ["old"]);
+    scene.holding().tags[1].pushed_at = Some(NOW.after(Duration::from_hours(1)));
+    assert_eq!(scene.going(), [""; 0], "a push of the same begins it anew");
+    scene.holding().tags[1].pushed_at = Some(ago(2));
     let moved = scene.manifest("c").digest;
     scene.holding().tags[1].digest = moved;
     assert_eq!(scene.going(), [""; 0], "what it means now was never in a plan");
