@@ -372,7 +372,9 @@ impl Inner {
             Some(log) => log,
             none => none.insert(Log::open(&self.folder)?),
         };
-        log.trim(now, self.settings.keep, self.settings.max_size)?;
+        // By a clock that was set nothing is old.
+        let keep = if self.clock.jumped().is_some() { Duration::MAX } else { self.settings.keep };
+        log.trim(now, keep, self.settings.max_size)?;
         let mut notes = taken.notes;
         notes.sort_by_key(|note| note.at);
         for notes in notes.chunks(FRAME_ENTRIES) {

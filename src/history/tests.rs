@@ -109,6 +109,11 @@ async fn the_oldest_go_and_what_is_known_begins_behind_them() {
     }
     assert_eq!(opened.digests().await, [3, 4, 5].map(|n| Digest::of(&[n])));
     assert_eq!(opened.history.covered_since(), Some(START.after(3 * DAY)));
+    // By a clock that was set nothing is old.
+    opened.clock.jump(400 * DAY);
+    opened.pull(6);
+    assert_eq!(opened.digests().await, [3, 4, 5, 6].map(|n| Digest::of(&[n])));
+    assert_eq!(opened.history.covered_since(), Some(START.after(3 * DAY)));
     opened.end(true).await;
 }
 

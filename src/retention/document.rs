@@ -27,7 +27,7 @@ use super::sizes::Taken;
 /// The form of what this version writes.
 const VERSION: u32 = 1;
 
-/// A plan in writing. What it deletes is bound to the server that made it by its [`super::plan_file`].
+/// A plan in writing. What it deletes is bound to the server that made it by the code of its [`PlanFile`](super::PlanFile).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Document {
