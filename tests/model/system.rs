@@ -380,7 +380,9 @@ impl Collector {
         for run in 0..RUNS {
             self.end_run(run);
         }
-        for _ in 0..2 {
+        // The first notes what was replaced, the second takes it. What the store's own sweep has claimed at that moment, and has
+        // not removed yet, is seen by the third.
+        for _ in 0..3 {
             self.pass(self.lease + HOUR);
             self.clock.advance(KEEP);
             self.running.as_mut().unwrap().cycle = None;

@@ -23,6 +23,7 @@ use crate::oci::Digest;
 use crate::oci::Reference;
 
 use super::push;
+use super::pusher;
 use super::uploads;
 
 /// GET with ranges, HEAD, and 304.
@@ -65,8 +66,7 @@ async fn before_a_push(
     digest: &Digest,
 ) -> Result<(), Failure> {
     let caller = asked.caller(Some(place));
-    let push = api.access.consider(&caller, Action::Push, grant.repository(), &Target::Repository).await;
-    let Ok(push) = push else { return Ok(()) };
+    let Some(push) = pusher(api, asked, place, grant).await else { return Ok(()) };
     if api.push.protect(&push, digest).await? {
         return Ok(());
     }

@@ -24,6 +24,7 @@ use crate::oci::Reference;
 use crate::oci::Tag;
 
 use super::push;
+use super::pusher;
 use super::views;
 
 /// Every method of a manifest. Writes are boxed: each request is as large in memory as the largest of these.
@@ -92,8 +93,6 @@ async fn before_a_push(
     grant: &Grant,
     digest: &Digest,
 ) -> Result<(), Failure> {
-    let caller = asked.caller(Some(place));
-    let push = api.access.consider(&caller, Action::Push, grant.repository(), &Target::Repository).await;
-    let Ok(push) = push else { return Ok(()) };
+    let Some(push) = pusher(api, asked, place, grant).await else { return Ok(()) };
     if api.push.protect(&push, digest).await? { Ok(()) } else { Err(cache::Error::ManifestUnknown.into()) }
 }

@@ -5,14 +5,22 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::oci::Reference;
 use crate::oci::RepositoryName;
 use crate::oci::Tag;
+use crate::retention::records::Holding;
 use crate::upstream::Removal;
 
+use super::Call;
+use super::Caps;
+use super::Doomed;
 use super::Error;
 use super::Fault;
 use super::Outcome;
+use super::Refused;
 use super::Result;
+use super::Why;
+use super::graph;
 use super::registry::Registry;
 
 /// How long a registry that can't delete tags is not asked again: longer than any run.
@@ -28,7 +36,7 @@ pub(super) enum Way {
 }
 
 impl Way {
-    pub(super) fn removal(self, tag: &Tag) -> Removal<'_> {
+    fn removal(self, tag: &Tag) -> Removal<'_> {
         match self {
             Self::Tag => Removal::Tag(tag),
             Self::TagReference => Removal::TagReference(tag),
@@ -56,8 +64,31 @@ impl Deletes {
         Self { ways, known: Mutex::new(Known::Nothing) }
     }
 
+    /// The calls of a registry that deletes by tag only.
+    pub(super) fn calls(registry: &Registry, holding: &Holding, doomed: &[Doomed]) -> (Vec<Call>, Vec<Refused>) {
+        let name = &holding.repository.name;
+        graph::calls(holding, doomed, Caps::TAGS, |target| {
+            target.tags().first().map(|tag| registry.removal(name, Removal::Tag(tag))).unwrap_or_default()
+        })
+    }
+
+    /// Makes a call, if its tag still means what it did.
+    pub(super) async fn carry_out(
+        &self,
+        registry: &Registry,
+        repository: &RepositoryName,
+        call: &Call,
+    ) -> Result<Outcome> {
+        let Some((tag, digest)) = call.target.tag() else { return Ok(Outcome::Refused(Why::ByTagOnly.to_string())) };
+        match registry.resolve(repository, &Reference::Tag(tag.clone())).await? {
+            None => Ok(Outcome::AlreadyGone),
+            Some(now) if now != *digest => Ok(Outcome::Moved),
+            Some(_) => self.delete(registry, repository, tag).await,
+        }
+    }
+
     /// Deletes a tag. The first one tells whether the registry can: until it has answered no other is sent.
-    pub(super) async fn delete(&self, registry: &Registry, repository: &RepositoryName, tag: &Tag) -> Result<Outcome> {
+    async fn delete(&self, registry: &Registry, repository: &RepositoryName, tag: &Tag) -> Result<Outcome> {
         let mut known = self.known.lock().await;
         match &*known {
             Known::Can(way) => {

@@ -39,7 +39,7 @@ use super::Outcome;
 use super::Refused;
 use super::Remote;
 use super::Result;
-use super::Target;
+use super::Why;
 use super::api;
 use super::api::Api;
 use super::graph;
@@ -279,18 +279,14 @@ impl Remote for DockerHub {
     }
 
     fn calls(&self, holding: &Holding, doomed: &[Doomed]) -> (Vec<Call>, Vec<Refused>) {
-        let (targets, refused) = graph::decide(holding, doomed, Caps::TAGS);
-        let calls = targets.into_iter().map(|target| {
+        graph::calls(holding, doomed, Caps::TAGS, |target| {
             let url = self.tags_at(&holding.repository.name, target.tags().first());
-            Call { request: format!("DELETE {url}"), target }
-        });
-        (calls.collect(), refused)
+            format!("DELETE {url}")
+        })
     }
 
     async fn carry_out(&self, repository: &RepositoryName, call: &Call) -> Result<Outcome> {
-        let Target::Tag { tag, digest, .. } = &call.target else {
-            return Ok(Outcome::Refused("this registry deletes by tag only".to_owned()));
-        };
+        let Some((tag, digest)) = call.target.tag() else { return Ok(Outcome::Refused(Why::ByTagOnly.to_string())) };
         let url = self.tags_at(repository, Some(tag));
         let answer = self.get(&url).await?;
         if answer.status.as_u16() == 404 {

@@ -285,14 +285,12 @@ impl Remote for Ghcr {
     }
 
     fn calls(&self, holding: &Holding, doomed: &[Doomed]) -> (Vec<Call>, Vec<Refused>) {
-        let (targets, refused) = graph::decide(holding, doomed, Caps::MANIFESTS);
         let name = &holding.repository.name;
         let kind = self.known_kind(split(name).0).unwrap_or("orgs");
-        let calls = targets.into_iter().map(|target| {
-            let id = if let Target::Manifest { id, .. } = &target { id.as_deref() } else { None };
-            Call { request: format!("DELETE {}", self.versions_at(kind, name, id)), target }
-        });
-        (calls.collect(), refused)
+        graph::calls(holding, doomed, Caps::MANIFESTS, |target| {
+            let id = if let Target::Manifest { id, .. } = target { id.as_deref() } else { None };
+            format!("DELETE {}", self.versions_at(kind, name, id))
+        })
     }
 
     async fn carry_out(&self, repository: &RepositoryName, call: &Call) -> Result<Outcome> {

@@ -12,24 +12,20 @@ use http::HeaderValue;
 use serde::Deserialize;
 
 use crate::clock::Timestamp;
-use crate::oci::Reference;
 use crate::oci::RepositoryName;
 use crate::retention::records::Holding;
 use crate::retention::records::Pulled;
 use crate::retention::records::TagFact;
 
 use super::Call;
-use super::Caps;
 use super::Doomed;
 use super::Outcome;
 use super::Refused;
 use super::Remote;
 use super::Result;
-use super::Target;
 use super::api::Api;
 use super::deletes::Deletes;
 use super::deletes::Way;
-use super::graph;
 use super::registry::Registry;
 use super::trees::Trees;
 
@@ -176,23 +172,10 @@ impl Remote for Gitlab {
     }
 
     fn calls(&self, holding: &Holding, doomed: &[Doomed]) -> (Vec<Call>, Vec<Refused>) {
-        let (targets, refused) = graph::decide(holding, doomed, Caps::TAGS);
-        let calls = targets.into_iter().filter_map(|target| {
-            let removal = Way::Tag.removal(target.tags().first()?);
-            let request = self.registry.removal(&holding.repository.name, removal);
-            Some(Call { target, request })
-        });
-        (calls.collect(), refused)
+        Deletes::calls(&self.registry, holding, doomed)
     }
 
     async fn carry_out(&self, repository: &RepositoryName, call: &Call) -> Result<Outcome> {
-        let Target::Tag { tag, digest, .. } = &call.target else {
-            return Ok(Outcome::Refused("this registry deletes by tag only".to_owned()));
-        };
-        match self.registry.resolve(repository, &Reference::Tag(tag.clone())).await? {
-            None => Ok(Outcome::AlreadyGone),
-            Some(now) if now != *digest => Ok(Outcome::Moved),
-            Some(_) => self.deletes.delete(&self.registry, repository, tag).await,
-        }
+        self.deletes.carry_out(&self.registry, repository, call).await
     }
 }

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use crate::oci::Digest;
 use crate::oci::Tag;
 
+use super::Call;
 use super::Doomed;
 use super::Refused;
 use super::Target;
@@ -19,7 +20,7 @@ use super::dialect::Caps;
 use crate::retention::records::Holding;
 
 /// The calls' targets in their order, and what is refused.
-pub(super) fn decide(holding: &Holding, doomed: &[Doomed], caps: Caps) -> (Vec<Target>, Vec<Refused>) {
+fn decide(holding: &Holding, doomed: &[Doomed], caps: Caps) -> (Vec<Target>, Vec<Refused>) {
     let graph = Graph::new(holding, doomed);
     let mut refused = Vec::new();
     let mut valid = Vec::new();
@@ -46,6 +47,18 @@ pub(super) fn decide(holding: &Holding, doomed: &[Doomed], caps: Caps) -> (Vec<T
     // What stays takes nothing along and may go first; the order of what was given is kept otherwise.
     targets.sort_by_key(|target| ranks.get(target.digest()).copied().unwrap_or(0));
     (targets, refused)
+}
+
+/// The calls that delete what a plan names, each as the request that `request` writes for its target.
+pub(super) fn calls(
+    holding: &Holding,
+    doomed: &[Doomed],
+    caps: Caps,
+    request: impl Fn(&Target) -> String,
+) -> (Vec<Call>, Vec<Refused>) {
+    let (targets, refused) = decide(holding, doomed, caps);
+    let calls = targets.into_iter().map(|target| Call { request: request(&target), target });
+    (calls.collect(), refused)
 }
 
 fn key(doomed: &Doomed) -> (Option<&Tag>, Digest) {

@@ -200,12 +200,10 @@ impl Remote for Harbor {
     }
 
     fn calls(&self, holding: &Holding, doomed: &[Doomed]) -> (Vec<Call>, Vec<Refused>) {
-        let (targets, refused) = graph::decide(holding, doomed, Caps::TAGS_AND_MANIFESTS);
-        let calls = targets.into_iter().map(|target| {
-            let url = self.deletion(&holding.repository.name, &target);
-            Call { request: format!("DELETE {url}"), target }
-        });
-        (calls.collect(), refused)
+        graph::calls(holding, doomed, Caps::TAGS_AND_MANIFESTS, |target| {
+            let url = self.deletion(&holding.repository.name, target);
+            format!("DELETE {url}")
+        })
     }
 
     async fn carry_out(&self, repository: &RepositoryName, call: &Call) -> Result<Outcome> {

@@ -136,6 +136,14 @@ impl Target {
         }
     }
 
+    /// The tag that it deletes by name, and what that means; none where it deletes a manifest.
+    pub fn tag(&self) -> Option<(&Tag, &Digest)> {
+        match self {
+            Self::Tag { tag, digest, .. } => Some((tag, digest)),
+            Self::Manifest { .. } => None,
+        }
+    }
+
     /// The tags that go by it.
     pub fn tags(&self) -> &[Tag] {
         match self {

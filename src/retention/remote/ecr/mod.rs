@@ -261,17 +261,14 @@ impl Remote for Ecr {
     }
 
     fn calls(&self, holding: &Holding, doomed: &[Doomed]) -> (Vec<Call>, Vec<Refused>) {
-        let (targets, refused) = graph::decide(holding, doomed, Caps::LAST_TAG_TAKES);
-        let calls = targets.into_iter().map(|target| {
-            let id = match &target {
+        graph::calls(holding, doomed, Caps::LAST_TAG_TAKES, |target| {
+            let id = match target {
                 Target::Tag { tag, .. } => format!("imageTag={tag}"),
                 Target::Manifest { digest, .. } => format!("imageDigest={digest}"),
             };
             let url = self.actions.api.url([]);
-            let request = format!("POST {url} BatchDeleteImage {} {id}", holding.repository.name);
-            Call { target, request }
-        });
-        (calls.collect(), refused)
+            format!("POST {url} BatchDeleteImage {} {id}", holding.repository.name)
+        })
     }
 
     async fn carry_out(&self, repository: &RepositoryName, call: &Call) -> Result<Outcome> {
