@@ -421,6 +421,9 @@ impl Gathered {
         if scope.remote.is_some() {
             return;
         }
+        if self.policies.is_empty() {
+            self.remarks.push("there is no policy: retention.policies says which tags go".to_owned());
+        }
         for (policy, sum) in self.policies.iter().zip(&self.sums) {
             if sum.repositories == 0 {
                 self.remarks.push(format!("the policy {} names no repository that is there", policy.name));

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::support::Answer;
 use crate::support::Larder;
+use crate::support::chat::Chat;
 use crate::support::client;
 use crate::support::images::Image;
 use crate::support::images::image;
@@ -226,6 +227,27 @@ async fn a_scheduled_run_reports_and_deletes_only_where_it_is_told_to() {
         let tags = larder.get("/v2/cache/app/tags/list").await.json();
         assert_eq!(tags["tags"].as_array().unwrap().len(), left, "{mode}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scheduled_run_that_refuses_tells_of_it_and_deletes_nothing() {
+    let chat = Chat::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("chat");
+    std::fs::write(&file, chat.url("hook")).unwrap();
+    let policy = policy(r#""keep": [{ "newest": 1 }]"#).replace(r#""share": "90%""#, r#""deletes": 3"#);
+    let notify = json!([{ "url_file": file, "events": ["prune_refused"] }]);
+    let larder = Larder::with(&format!(
+        r#"{{ "notify": {notify}, "retention": {{ "policies": [{policy}], "schedule": "*/5 * * * *", "mode": "apply" }} }}"#
+    ))
+    .await;
+    two_branches(&larder).await;
+    larder.advance(Duration::from_mins(6));
+    eventually("the run tells that it refused", async || !chat.taken().is_empty()).await;
+    let (_, told) = chat.taken().remove(0);
+    let told = told.to_string();
+    assert!(told.contains("branches") && told.contains("it would delete 4 of 7"), "{told}");
+    assert_eq!(larder.get("/v2/cache/app/tags/list").await.json()["tags"].as_array().unwrap().len(), 7);
 }
 
 #[tokio::test(flavor = "multi_thread")]

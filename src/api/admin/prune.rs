@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::Serialize;
 
 use crate::api::Answer;
 use crate::api::Api;
@@ -13,6 +14,7 @@ use crate::api::failure::Failure;
 use crate::api::receive;
 use crate::config::duration;
 use crate::retention::Document;
+use crate::retention::Kept;
 use crate::retention::PlanFile;
 use crate::retention::Scope;
 
@@ -29,6 +31,15 @@ struct Wanted {
     remote: Option<String>,
     /// Whether what stays is to be named too, each with its reason.
     kept: bool,
+}
+
+/// The answer: written as it stands, because a plan may be large.
+#[derive(Debug, Serialize)]
+struct Planned<'a> {
+    plan: &'a Document,
+    mac: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<&'a [Kept]>,
 }
 
 /// A plan as it was answered, and how many deletions somebody allows by hand.
@@ -52,10 +63,8 @@ pub(super) async fn plan<B: Sent>(api: &Api, asked: &Asked<'_>, body: &mut B) ->
     };
     let scope = Scope::new(wanted.policy, wanted.remote);
     let made = api.prune.plan(&scope, wanted.kept).await.map_err(|error| Failure::from(&error))?;
-    let mut answer = serde_json::to_value(&made.file).map_err(|_| Failure::internal())?;
-    if let (true, Some(fields)) = (wanted.kept, answer.as_object_mut()) {
-        fields.insert("kept".to_owned(), serde_json::to_value(&made.kept).map_err(|_| Failure::internal())?);
-    }
+    let kept = wanted.kept.then_some(made.kept.as_slice());
+    let answer = Planned { plan: &made.file.plan, mac: &made.file.mac, kept };
     document(&answer)
 }
 

@@ -65,13 +65,13 @@ fn deletes(plan: &Value, console: &Console) {
     let rows: Vec<[String; 7]> = list(plan, "deletes").map(row).collect();
     if !rows.is_empty() {
         let head = ["REPOSITORY", "TAG THAT GOES", "DIGEST", "PUSHED", "POLICY", "EXCLUSIVE", "SHARED"];
-        console.result(&console::columns(head, &rows));
+        section(console, &console::columns(head, &rows));
     }
     let calls: Vec<[String; 2]> = list(plan, "calls")
         .map(|one| [text(one, "repository"), one.get("call").map(|call| text(call, "request")).unwrap_or_default()])
         .collect();
     if !calls.is_empty() {
-        console.result(&console::columns(["REPOSITORY", "REQUEST THAT DELETES"], &calls));
+        section(console, &console::columns(["REPOSITORY", "REQUEST THAT DELETES"], &calls));
     }
 }
 
@@ -89,7 +89,7 @@ fn branches(plan: &Value, console: &Console) {
         return;
     }
     let head = ["REPOSITORY", "BRANCH", "TAGS", "THAT GO", "EXCLUSIVE", "SHARED"];
-    console.result(&console::columns(head, &rows));
+    section(console, &console::columns(head, &rows));
     if more > 0 {
         console.note(&format!("{more} more branches are in the JSON (--json)"));
     }
@@ -104,7 +104,7 @@ fn repositories(plan: &Value, console: &Console) {
     let rows: Vec<[String; 6]> = list(plan, "repositories").map(row).collect();
     if !rows.is_empty() {
         let head = ["REPOSITORY", "TAGS", "THAT GO", "EXCLUSIVE", "SHARED", "FREED"];
-        console.result(&console::columns(head, &rows));
+        section(console, &console::columns(head, &rows));
     }
 }
 
@@ -120,7 +120,7 @@ fn stays(plan: &Value, console: &Console) {
         rows.push([waiting.to_string(), "in the plan, until their grace is over".to_owned()]);
     }
     if !rows.is_empty() {
-        console.result(&console::columns(["THAT STAY", "KEPT BY"], &rows));
+        section(console, &console::columns(["THAT STAY", "KEPT BY"], &rows));
     }
     let unknown = count(plan, "unknown");
     if unknown > 0 {
@@ -135,6 +135,58 @@ fn sum(plan: &Value) -> String {
     format!("{deletes} go; {} become free{money}.", console::size(count(plan, "freed_bytes")))
 }
 
+/// Prints a table with a line between it and what follows.
+fn section(console: &Console, table: &str) {
+    console.result(&format!("{table}\n"));
+}
+
 fn count(of: &Value, key: &str) -> u64 {
     of.get(key).and_then(Value::as_u64).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::print;
+    use crate::cli::Console;
+
+    #[test]
+    fn a_plan_says_what_goes_with_bytes_and_money_and_what_stays() {
+        let plan = json!({
+            "deletes": [
+                { "repository": "cache/app", "tag": "a-0123abc", "digest": "sha256:0123456789abcdef", "policy": "branches",
+                  "along": false, "pushed_at": "2026-11-02T09:17:18Z", "exclusive_bytes": 1_048_576, "shared_bytes": 2048 },
+                { "repository": "cache/app", "tag": null, "digest": "sha256:fedcba9876543210", "policy": "branches",
+                  "along": true, "pushed_at": null, "exclusive_bytes": 0, "shared_bytes": 10 },
+            ],
+            "branches": [{ "repository": "cache/app", "branch": "a", "tags": 2, "deletes": 1, "exclusive_bytes": 1_048_576, "shared_bytes": 2048 }],
+            "repositories": [{ "repository": "cache/app", "tags": 5, "deletes": 2, "exclusive_bytes": 5_242_880, "shared_bytes": 0, "freed_bytes": 1_048_576 }],
+            "keepers": { "newest: 3 of branches": 3, "protect **:latest": 1 },
+            "waiting": 1,
+            "freed_bytes": 1_048_576_u64 * 1024 * 50,
+            "saved_a_month_micros": 5_000_000,
+        });
+        let console = Console::kept(false);
+        print(&plan, &console);
+        let wanted = "\
+REPOSITORY  TAG THAT GOES  DIGEST               PUSHED                POLICY           EXCLUSIVE  SHARED
+cache/app   a-0123abc      sha256:0123456789ab  2026-11-02T09:17:18Z  branches         1.0 MiB    2.0 KiB
+cache/app   (untagged)     sha256:fedcba987654                        branches, along  0 B        10 B
+
+REPOSITORY  BRANCH  TAGS  THAT GO  EXCLUSIVE  SHARED
+cache/app   a       2     1        1.0 MiB    2.0 KiB
+
+REPOSITORY  TAGS  THAT GO  EXCLUSIVE  SHARED  FREED
+cache/app   5     2        5.0 MiB    0 B     1.0 MiB
+
+THAT STAY  KEPT BY
+3          newest: 3 of branches
+1          protect **:latest
+1          in the plan, until their grace is over
+
+2 go; 50.0 GiB become free, which cost 5.00 a month.
+";
+        assert_eq!(console.said(), wanted);
+    }
 }
