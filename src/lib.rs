@@ -56,6 +56,8 @@ pub mod upstream;
 #[cfg(feature = "server")]
 pub mod views;
 #[cfg(feature = "server")]
+pub mod warm;
+#[cfg(feature = "server")]
 pub mod webhook;
 
 /// Without the server only what is pure is there: what the fuzz targets need, built in seconds.

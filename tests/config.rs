@@ -234,10 +234,7 @@ fn what_is_no_yaml_is_said_with_its_place() {
     for (text, message) in [
         ("listen: [unclosed\n", "larder.yaml:1:9: unclosed bracket '['"),
         ("drain: 1s\ndrain: 2s\n", "larder.yaml:2:1: the key `drain` stands here for the second time"),
-        (
-            "drain: 1s\n---\ndrain: 2s\n",
-            "larder.yaml:3:1: a second document begins here; a configuration is one document",
-        ),
+        ("drain: 1s\n---\ndrain: 2s\n", "larder.yaml:3:1: a second document begins here; only one is read"),
         ("- a\n", "larder.yaml:1:1: expected a mapping of keys to values"),
     ] {
         assert_eq!(refused(text), message);

@@ -147,6 +147,7 @@ fn every_metric_is_explained_and_no_other() {
     used.denied("hidden");
     used.connection_refused("limit");
     used.run_refused("runs");
+    used.missing_cells("here", 1);
     used.forge_request("github", "branches", 200);
     used.forge_budget("github", 1);
     used.hook("github", "news");

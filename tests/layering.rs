@@ -30,7 +30,7 @@ const LINES: [&[&str]; 14] = [
 ];
 
 /// What is decided there is decided from its arguments alone: no waiting, no clock, no chance.
-const PURE: [&str; 12] = [
+const PURE: [&str; 13] = [
     "oci",
     "pattern",
     "repository/names",
@@ -42,6 +42,7 @@ const PURE: [&str; 12] = [
     "retention/plan",
     "retention/replay/past",
     "retention/sizes",
+    "warm/missing/matrix",
     "api/route",
 ];
 

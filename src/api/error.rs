@@ -22,6 +22,7 @@ use crate::upstream;
 use crate::upstream::Fault;
 use crate::upstream::NoConnection;
 use crate::views;
+use crate::warm::missing;
 
 use super::failure::Failure;
 use super::failure::SOON;
@@ -133,6 +134,28 @@ impl From<&retention::Error> for Failure {
             }
             retention::Error::Old { .. } | retention::Error::Blocked(_) => told(StatusCode::CONFLICT),
             retention::Error::Stopping => told(StatusCode::SERVICE_UNAVAILABLE).later(None),
+        }
+    }
+}
+
+impl From<missing::Error> for Failure {
+    fn from(error: missing::Error) -> Self {
+        // The matrix is the caller's own, so the sentence may say all of it.
+        let bad =
+            |error: &missing::Error| Self::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, error.to_string());
+        match error {
+            missing::Error::Matrix(_) | missing::Error::TooLong { .. } => bad(&error),
+            missing::Error::Refused(refusal) => refusal.into(),
+            missing::Error::Latest { problem, source } => {
+                let failure = Self::from(*source);
+                let message = format!("{problem}: {}", failure.message());
+                failure.saying(message)
+            }
+            missing::Error::Leases { .. } => {
+                let message = error.to_string();
+                Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message).later(Some(A_RUN_LATER))
+            }
+            missing::Error::Store(source) => Self::from(&source),
         }
     }
 }

@@ -62,7 +62,7 @@ impl Failure {
     }
 
     /// The same failure in other words.
-    pub(super) fn saying(self, message: &'static str) -> Self {
+    pub(super) fn saying(self, message: impl Into<Cow<'static, str>>) -> Self {
         Self { message: message.into(), ..self }
     }
 

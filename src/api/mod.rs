@@ -49,6 +49,7 @@ use crate::retention::gc::Gc;
 use crate::scrub::Scrub;
 use crate::telemetry::Metrics;
 use crate::views::Views;
+use crate::warm::missing::Missing;
 
 pub use body::Body;
 
@@ -93,6 +94,7 @@ pub struct Services {
     /// Collects what nothing names.
     pub gc: Gc,
     pub prune: Prune,
+    pub missing: Missing,
     pub metrics: Arc<Metrics>,
 }
 
@@ -110,6 +112,7 @@ pub struct Api {
     hooks: Hooks,
     gc: Gc,
     prune: Prune,
+    missing: Missing,
     metrics: Arc<Metrics>,
     limits: config::Limits,
     /// What clients call larder, where that is configured; changes with the configuration.
@@ -142,8 +145,21 @@ type Answer = Result<Response<Body>, Failure>;
 impl Api {
     /// Answers from these.
     pub fn new(services: Services, limits: &config::Limits) -> Self {
-        let Services { cache, push, views, access, repositories, report, ledger, scrub, forges, gc, prune, metrics } =
-            services;
+        let Services {
+            cache,
+            push,
+            views,
+            access,
+            repositories,
+            report,
+            ledger,
+            scrub,
+            forges,
+            gc,
+            prune,
+            missing,
+            metrics,
+        } = services;
         let running = Arc::new(Semaphore::new(usize::try_from(limits.requests).unwrap_or(Semaphore::MAX_PERMITS)));
         let (clients, external_url) = (ArcSwapOption::empty(), ArcSwapOption::empty());
         Self {
@@ -159,6 +175,7 @@ impl Api {
             hooks: Hooks::new(forges, limits),
             gc,
             prune,
+            missing,
             metrics,
             limits: limits.clone(),
             clients,

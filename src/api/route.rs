@@ -214,6 +214,8 @@ pub enum Api {
     Refresh,
     /// Drop what is held.
     Evict,
+    /// Which images of a matrix are nowhere.
+    Missing,
     /// Hash again what is stored.
     Scrub,
     /// Collect what nothing names.
@@ -491,6 +493,7 @@ fn api(method: &Method, noun: &str, query: &str) -> Result<Api, Problem> {
         }
         "refresh" => told().map(|_| Api::Refresh),
         "evict" => told().map(|_| Api::Evict),
+        "missing" => told().map(|_| Api::Missing),
         "scrub" => told().map(|_| Api::Scrub),
         "gc" => told().map(|_| Api::Gc),
         "prune/plan" => told().map(|_| Api::PrunePlan),

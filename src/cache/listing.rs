@@ -87,7 +87,7 @@ impl Cache {
     }
 
     /// The tags of a hosted repository. One that holds nothing at all is not known.
-    async fn own_tags(
+    pub(super) async fn own_tags(
         &self,
         repository: &RepositoryKey,
         after: Option<&Tag>,

@@ -117,7 +117,11 @@ impl Cache {
     }
 
     /// The record of a tag that is held; one that the upstream said is gone counts as none.
-    async fn known_tag(&self, repository: &RepositoryKey, tag: &Tag) -> Result<Option<Arc<TagState>>, Error> {
+    pub(super) async fn known_tag(
+        &self,
+        repository: &RepositoryKey,
+        tag: &Tag,
+    ) -> Result<Option<Arc<TagState>>, Error> {
         let state = match self.store.peek_tag(repository, tag) {
             Some(state) => Some(state),
             None => Box::pin(self.store.tag(repository, tag)).await?,

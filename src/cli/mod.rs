@@ -14,6 +14,7 @@ mod explain;
 mod gc;
 mod holder;
 mod ls;
+mod missing;
 mod prune;
 mod rebuild;
 mod refresh;
@@ -96,6 +97,8 @@ enum Command {
     Refresh(refresh::Arguments),
     /// Drop what is held of an image
     Evict(refresh::Arguments),
+    /// Which images of a matrix are neither here nor upstream, as the matrix of a CI job
+    Missing(missing::Arguments),
     /// What policies let go: the plan first, then exactly that plan
     Prune(prune::Arguments),
     /// Hash what is stored again, paced
@@ -190,6 +193,7 @@ fn perform(line: &CommandLine, console: &Console) -> Result<Outcome, Error> {
         Command::Evict(arguments) => block_on(refresh::run(refresh::Order::Evict, arguments, global, console)),
         Command::Gc => block_on(gc::run(global, console)),
         Command::Prune(arguments) => block_on(prune::run(arguments, global, console)),
+        Command::Missing(arguments) => block_on(missing::run(arguments, global, console)),
         Command::Scrub => block_on(scrub::run(global, console)),
         Command::Runs(order) => block_on(runs::run(order, global, console)),
     }

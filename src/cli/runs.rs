@@ -11,7 +11,7 @@ use super::console;
 use super::ls::list;
 use super::ls::text;
 
-/// Where the runs are asked for.
+/// Where a command asks that a CI job may use as well.
 #[derive(Debug, clap::Args)]
 pub(super) struct Where {
     /// The registry's address of the server, as a CI job reaches it, instead of the admin address; a user's name and
@@ -47,7 +47,7 @@ pub(super) enum Order {
 }
 
 impl Where {
-    fn server(&self, global: &Global) -> Result<ask::Server, Error> {
+    pub(super) fn server(&self, global: &Global) -> Result<ask::Server, Error> {
         match &self.server {
             // The more particular flag counts; the address of the environment is there for every command of a job.
             Some(url) if global.admin.is_none() => ask::Server::at(url, "--server"),

@@ -17,47 +17,73 @@ const NODES_MAX: usize = 50_000;
 
 /// Where a value stands in its file, counted from one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Position {
-    pub(super) line: u64,
-    pub(super) column: u64,
+pub struct Position {
+    /// The line.
+    pub line: u64,
+    /// The character in it.
+    pub column: u64,
 }
 
 /// A value and its place.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub(super) content: Content,
-    pub(super) at: Position,
+pub struct Node {
+    /// What stands there.
+    pub content: Content,
+    /// Where.
+    pub at: Position,
 }
 
 /// What stands there. Scalars keep their text as written: `0123` is a password before it is a number.
 #[derive(Debug, Clone)]
-pub(super) enum Content {
+pub enum Content {
+    /// Nothing.
     Null,
+    /// One value.
     Scalar(String),
+    /// Several in order.
     List(Vec<Node>),
+    /// Several by name, each name once.
     Map(Vec<Entry>),
 }
 
 /// One line of a mapping.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) at: Position,
-    pub(super) value: Node,
+pub struct Entry {
+    /// The name.
+    pub key: String,
+    /// Where it stands.
+    pub at: Position,
+    /// What it names.
+    pub value: Node,
 }
 
 /// What kept a text from being a YAML document.
 #[derive(Debug)]
-pub(super) struct Malformed {
-    pub(super) at: Position,
-    pub(super) message: String,
+pub struct Malformed {
+    /// Where.
+    pub at: Position,
+    /// What is wrong there.
+    pub message: String,
 }
 
 /// Parses one YAML document; an empty one is `Content::Null`.
-pub(super) fn parse(source: &str) -> Result<Node, Malformed> {
+///
+/// # Errors
+///
+/// It is none, or has too many values.
+pub fn parse(source: &str) -> Result<Node, Malformed> {
+    parse_within(source, NODES_MAX)
+}
+
+/// The same of a document with as many values as that, keys included.
+///
+/// # Errors
+///
+/// As for [`parse`].
+pub fn parse_within(source: &str, nodes_max: usize) -> Result<Node, Malformed> {
     let options = serde_saphyr::options! {
         with_snippet: false,
-        budget: serde_saphyr::budget! { max_nodes: NODES_MAX },
+        budget: serde_saphyr::budget! { max_nodes: nodes_max },
     };
     let parsed: Result<Option<Spanned<Raw>>, _> = serde_saphyr::from_str_with_options(source, options);
     match parsed {
@@ -83,7 +109,7 @@ fn message(error: &str, at: Position, source: &str) -> String {
         return format!("the key `{key}` stands here for the second time");
     }
     if said.starts_with("multiple YAML documents") {
-        return "a second document begins here; a configuration is one document".to_owned();
+        return "a second document begins here; only one is read".to_owned();
     }
     if said.starts_with("budget breached") {
         return "the file is too large, or its aliases make it so".to_owned();

@@ -73,6 +73,16 @@ pub struct Limits {
     pub plan_entries: u32,
     /// Bytes of a plan that is to be carried out.
     pub plan_bytes: u64,
+    /// Cells of one matrix that is asked about; its rows are no more.
+    pub cells: u32,
+    /// Matrices that are answered at the same time; more wait.
+    pub matrices: u32,
+    /// Cells that are looked for at the same time, of all matrices together.
+    pub looks: u32,
+    /// Cells that are leased at the same time; beyond it 429 with `Retry-After`.
+    pub leases: u32,
+    /// The longest lease of a cell.
+    pub lease: Duration,
 }
 
 impl Default for Limits {
@@ -110,6 +120,11 @@ impl Default for Limits {
             run_tags: 1_000,
             plan_entries: 2_000_000,
             plan_bytes: 64 << 20,
+            cells: 20_000,
+            matrices: 4,
+            looks: 32,
+            leases: 100_000,
+            lease: Duration::from_hours(24),
         }
     }
 }
@@ -148,6 +163,11 @@ impl Limits {
         table.set("run_tags", &mut self.run_tags, Value::at_least_one);
         table.set("plan_entries", &mut self.plan_entries, Value::at_least_one);
         table.set("plan_bytes", &mut self.plan_bytes, |value| at_least(value, 64 << 10, "64KiB"));
+        table.set("cells", &mut self.cells, Value::at_least_one);
+        table.set("matrices", &mut self.matrices, Value::at_least_one);
+        table.set("looks", &mut self.looks, Value::at_least_one);
+        table.set("leases", &mut self.leases, Value::at_least_one);
+        table.set("lease", &mut self.lease, positive);
     }
 }
 

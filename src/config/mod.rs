@@ -6,7 +6,7 @@
 
 pub mod access;
 pub mod client;
-mod document;
+pub mod document;
 pub mod duration;
 pub mod forge;
 pub mod history;

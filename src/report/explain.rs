@@ -15,6 +15,7 @@ use crate::oci::Class;
 use crate::oci::Reference;
 use crate::oci::RepositoryKey;
 use crate::oci::Tag;
+use crate::repository::Image;
 use crate::repository::Refused;
 use crate::repository::Repository;
 use crate::store;
@@ -24,7 +25,6 @@ use crate::store::TagState;
 use crate::telemetry;
 use crate::upstream::Health;
 
-use super::Image;
 use super::Report;
 
 /// What a pull would meet.

@@ -1,7 +1,6 @@
 //! What is here, how the server is, and why a pull hits or misses. It reads only.
 
 mod explain;
-mod image;
 mod inventory;
 mod status;
 mod usage;
@@ -23,8 +22,6 @@ use crate::store::Store;
 use crate::telemetry::Metrics;
 
 pub use explain::Explanation;
-pub use image::Image;
-pub use image::ImageError;
 pub use inventory::Held;
 pub use inventory::HeldTag;
 pub use status::Status;

@@ -3,6 +3,7 @@
 //! [`find`] reads the name; [`Repositories`] knows the configured registries and answers what a repository is: hosted
 //! here, or proxied from an upstream. It decides no permission and moves no bytes.
 
+mod image;
 pub mod names;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ use crate::pattern::Glob;
 use crate::upstream;
 use crate::upstream::Upstream;
 
+pub use image::Image;
+pub use image::ImageError;
 pub use names::NameProblem;
 pub use names::Names;
 pub use names::OwnNames;

@@ -53,6 +53,8 @@ use crate::upstream::Remote;
 use crate::views::Fallbacks;
 use crate::views::Runs;
 use crate::views::Views;
+use crate::warm::missing;
+use crate::warm::missing::Missing;
 use crate::webhook;
 use crate::webhook::Webhooks;
 
@@ -148,8 +150,7 @@ pub async fn build(config: Receiver<Arc<Config>>, logging: Option<Logging>, cloc
     let access = access(&now, &store, &repositories, &deps).await?;
     let history = history(&now, &store, &deps).await;
     let cache = cache(&now, &store, &history, &repositories, &deps);
-    let forges = forges(&now, &store, &deps)?;
-    let webhooks = webhooks(&now, &deps)?;
+    let (forges, webhooks) = (forges(&now, &store, &deps)?, webhooks(&now, &deps)?);
     let facts = Facts { listen: registry.clone(), store: now.store.path.clone(), max_bytes: now.store.max_size };
     let scrub = Scrub::new(store.clone(), clock.clone(), tasks.clone(), now.scrub.rate);
     let views = views(&now, &store, &clock, &tasks, &metrics);
@@ -170,6 +171,7 @@ pub async fn build(config: Receiver<Arc<Config>>, logging: Option<Logging>, cloc
         forges: forges.clone(),
         gc: gc.clone(),
         prune: prune.clone(),
+        missing: missing(&now, &store, &cache, (&access, &repositories), &deps),
         metrics: Arc::clone(&metrics),
     };
     let api = Arc::new(Api::new(services, &now.limits));
@@ -201,6 +203,20 @@ pub async fn build(config: Receiver<Arc<Config>>, logging: Option<Logging>, cloc
         events: deps.events,
         shutdown: Shutdown::new(),
     })
+}
+
+/// What answers which images of a matrix are missing.
+fn missing(
+    config: &Config,
+    store: &Store,
+    cache: &Cache,
+    (access, repositories): (&Arc<Access>, &Arc<Repositories>),
+    deps: &Deps,
+) -> Missing {
+    let Deps { clock, tasks, metrics, .. } = deps.clone();
+    let (store, cache) = (store.clone(), cache.clone());
+    let (access, repositories) = (Arc::clone(access), Arc::clone(repositories));
+    Missing::new(missing::Deps { cache, access, repositories, store, clock, tasks, metrics }, &config.limits)
 }
 
 /// What takes pushes, with the uploads that an earlier process left.

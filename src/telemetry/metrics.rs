@@ -183,6 +183,8 @@ pub struct Metrics {
     runs: Gauge,
     run_pins: Gauge,
     runs_refused: Family<ReasonLabel, Counter>,
+    missing_cells: Family<StateLabel, Counter>,
+    missing_leases: Gauge,
     forge_requests: Family<ForgeRequestLabels, Counter>,
     forge_budget: Family<ForgeLabel, Gauge>,
     hooks: Family<HookLabels, Counter>,
@@ -234,6 +236,8 @@ impl Metrics {
             runs: Gauge::default(),
             run_pins: Gauge::default(),
             runs_refused: Family::default(),
+            missing_cells: Family::default(),
+            missing_leases: Gauge::default(),
             forge_requests: Family::default(),
             forge_budget: Family::default(),
             hooks: Family::default(),
@@ -296,6 +300,8 @@ impl Metrics {
         list.register("runs", "Runs of pipelines that live", self.runs.clone());
         list.register("run_pins", "Tags that those runs saw", self.run_pins.clone());
         list.register("runs_refused", "Answers refused because a run had no room", self.runs_refused.clone());
+        list.register("missing_cells", "Cells of matrices that were asked about", self.missing_cells.clone());
+        list.register("missing_leases", "Cells that somebody has leased to build them", self.missing_leases.clone());
         list.register("forge_requests", "Requests to the APIs of forges", self.forge_requests.clone());
         list.register(
             "forge_budget_remaining",
@@ -462,6 +468,16 @@ impl Metrics {
     /// Runs saw more tags, or fewer.
     pub fn run_pins(&self, delta: i64) {
         self.run_pins.inc_by(delta);
+    }
+
+    /// So many cells of a matrix were found in this state: `here`, `upstream`, `missing`, `leased` or `failed`.
+    pub fn missing_cells(&self, state: &'static str, count: u64) {
+        self.missing_cells.get_or_create(&StateLabel { state }).inc_by(count);
+    }
+
+    /// So many cells are leased.
+    pub fn missing_leases(&self, count: i64) {
+        self.missing_leases.set(count);
     }
 
     /// There was no room for another run (`runs`), or for another tag in one (`tags`).

@@ -21,6 +21,7 @@ mod hosted;
 mod hostile;
 mod independent;
 mod lists;
+mod missing;
 mod mount;
 mod names;
 mod notify;

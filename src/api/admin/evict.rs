@@ -7,7 +7,7 @@ use crate::api::Api;
 use crate::api::Asked;
 use crate::api::Sent;
 use crate::api::failure::Failure;
-use crate::report::Image;
+use crate::repository::Image;
 
 use super::document;
 use super::request;

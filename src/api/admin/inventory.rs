@@ -3,8 +3,8 @@
 use crate::api::Answer;
 use crate::api::Api;
 use crate::api::failure::Failure;
-use crate::report::Image;
-use crate::report::ImageError;
+use crate::repository::Image;
+use crate::repository::ImageError;
 
 use super::document;
 

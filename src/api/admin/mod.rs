@@ -1,8 +1,9 @@
-//! The API for whoever runs the server (docs/api.md), one file a noun. Of it, the registry's listener has `refresh` and
-//! `runs`.
+//! The API for whoever runs the server (docs/api.md), one file a noun. Of it, the registry's listener has `refresh`,
+//! `runs` and `missing`.
 
 mod evict;
 mod inventory;
+mod missing;
 mod progress;
 mod prune;
 mod refresh;
@@ -36,8 +37,14 @@ pub(super) async fn answer<B: Sent>(
     route: &route::Api,
     body: &mut B,
 ) -> Answer {
-    let of_jobs =
-        matches!(route, route::Api::Refresh | route::Api::Runs | route::Api::Run { .. } | route::Api::EndRun { .. });
+    let of_jobs = matches!(
+        route,
+        route::Api::Refresh
+            | route::Api::Missing
+            | route::Api::Runs
+            | route::Api::Run { .. }
+            | route::Api::EndRun { .. }
+    );
     if door == Door::Registry && !of_jobs {
         return Err(Problem::Nowhere.into());
     }
@@ -46,6 +53,7 @@ pub(super) async fn answer<B: Sent>(
         route,
         route::Api::Refresh
             | route::Api::Evict
+            | route::Api::Missing
             | route::Api::Scrub
             | route::Api::Gc
             | route::Api::PrunePlan
@@ -65,6 +73,7 @@ pub(super) async fn answer<B: Sent>(
         route::Api::Report { since, repository } => report::answer(api, since.as_deref(), repository.as_deref()).await,
         route::Api::Refresh => refresh::answer(api, door, asked, body).await,
         route::Api::Evict => evict::answer(api, asked, body).await,
+        route::Api::Missing => missing::answer(api, door, asked, body).await,
         route::Api::Scrub => Ok(progress::lines(api.scrub.start(), |progress| progress.done.is_some())),
         route::Api::Gc => Ok(progress::lines(api.gc.start(), |progress| progress.done)),
         route::Api::PrunePlan => prune::plan(api, asked, body).await,

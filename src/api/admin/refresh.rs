@@ -12,7 +12,7 @@ use crate::api::Sent;
 use crate::api::failure::Failure;
 use crate::cache::Refreshed;
 use crate::oci::Reference;
-use crate::report::Image;
+use crate::repository::Image;
 
 use super::document;
 use super::request;

@@ -11,7 +11,6 @@ mod rank;
 mod repository;
 mod select;
 pub mod verdict;
-mod version;
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;

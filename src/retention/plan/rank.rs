@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::oci::Digest;
-
-use super::version::Version;
+use crate::pattern::Version;
 
 /// Where something stands among its like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

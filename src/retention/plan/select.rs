@@ -9,8 +9,7 @@ use crate::oci::Class;
 use crate::oci::Tag;
 use crate::pattern::Template;
 use crate::pattern::Variables;
-
-use super::version::Version;
+use crate::pattern::Version;
 
 /// What a policy reads from a tag that it selects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 
 /// A version.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Version {
+pub struct Version {
     numbers: [u64; 3],
     /// What stands behind the dash; empty for a release.
     pre: Vec<Part>,
@@ -21,7 +21,7 @@ enum Part {
 
 impl Version {
     /// Reads a tag; none where it is no whole version.
-    pub(super) fn parse(tag: &str) -> Option<Self> {
+    pub fn parse(tag: &str) -> Option<Self> {
         let text = tag.strip_prefix(['v', 'V']).unwrap_or(tag);
         let (numbers, pre) = text.split_once('-').map_or((text, None), |(numbers, pre)| (numbers, Some(pre)));
         let mut found = [0; 3];
@@ -40,7 +40,7 @@ impl Version {
     }
 
     /// Whether it is a release, not something that came before one.
-    pub(super) fn is_release(&self) -> bool {
+    pub fn is_release(&self) -> bool {
         self.pre.is_empty()
     }
 }

@@ -2,9 +2,10 @@
 
 use crate::oci::Reference;
 use crate::oci::RepositoryKey;
-use crate::repository::NameProblem;
-use crate::repository::Repositories;
-use crate::repository::Spelling;
+
+use super::NameProblem;
+use super::Repositories;
+use super::Spelling;
 
 /// A repository, and what of it, where that was said.
 #[derive(Clone, Debug, PartialEq, Eq)]
