@@ -13,7 +13,10 @@ use crate::oci::Reference;
 use crate::oci::Tag;
 use crate::repository::Spelling;
 
+mod own;
 mod query;
+
+pub use own::Api;
 
 pub use query::Page;
 
@@ -26,9 +29,6 @@ const TOKEN_BYTES_MAX: usize = 1_024;
 
 /// The longest name of a run.
 const RUN_BYTES_MAX: usize = 128;
-
-/// The longest name of a hook.
-const HOOK_BYTES_MAX: usize = 64;
 
 /// Where a request goes: the repository as it was written, and what stood around it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -186,60 +186,6 @@ pub struct Begin {
     pub algorithm: Option<Algorithm>,
 }
 
-/// A request to the API.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Api {
-    /// How the server is.
-    Status,
-    /// Which repositories hold something.
-    Repositories,
-    /// What is held of one: `?repository=`.
-    Tags {
-        /// As it stands in image names.
-        repository: String,
-    },
-    /// Why a pull of it hits or misses: `?ref=`.
-    Explain {
-        /// An image's name.
-        reference: String,
-    },
-    /// What storage comes to and what it saved: `?since=`, `?repository=`.
-    Report {
-        /// How far back, as durations are written.
-        since: Option<String>,
-        /// Of which repository branches and tags are told, as it stands in image names.
-        repository: Option<String>,
-    },
-    /// Look at the upstream now.
-    Refresh,
-    /// Drop what is held.
-    Evict,
-    /// Which images of a matrix are nowhere.
-    Missing,
-    /// Hash again what is stored.
-    Scrub,
-    /// Collect what nothing names.
-    Gc,
-    /// What policies let go now.
-    PrunePlan,
-    /// What policies would have let go in the past, and who would have missed it.
-    PruneReplay,
-    /// Carry such a plan out.
-    PruneApply,
-    /// Which runs live.
-    Runs,
-    /// What a run saw.
-    Run {
-        /// Its name.
-        id: String,
-    },
-    /// End a run.
-    EndRun {
-        /// Its name.
-        id: String,
-    },
-}
-
 /// Why a request is none that is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
@@ -316,7 +262,7 @@ pub fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<Route, 
         return Err(Problem::Name);
     }
     let path = path.strip_prefix('/').ok_or(Problem::Nowhere)?;
-    if let Some(route) = own(method, path, query)? {
+    if let Some(route) = own::own(method, path, query)? {
         return Ok(route);
     }
     let mut segments = Vec::with_capacity(path.split('/').count());
@@ -441,73 +387,6 @@ fn named(segments: &[Cow<'_, str>]) -> Result<String, Problem> {
     Ok(segments.join("/"))
 }
 
-/// The paths that are ours alone. They have no dots to decode and no repository.
-fn own(method: &Method, path: &str, query: Option<&str>) -> Result<Option<Route>, Problem> {
-    let route = match path {
-        "healthz" => Route::Healthy,
-        "readyz" => Route::Ready,
-        "metrics" => Route::Metrics,
-        "token" => Route::Token { only_pulls: query::only_pulls(query.unwrap_or_default()) },
-        _ => {
-            if let Some(kind) = path.strip_prefix("client-config/") {
-                only(method, "GET, HEAD")?;
-                let word = !kind.is_empty()
-                    && kind.len() <= 32
-                    && kind.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-                return if word { Ok(Some(Route::ClientConfig(kind.to_owned()))) } else { Err(Problem::Nowhere) };
-            }
-            if let Some(name) = path.strip_prefix("hooks/") {
-                only(method, "POST")?;
-                return if is_hook(name) { Ok(Some(Route::Hook(name.to_owned()))) } else { Err(Problem::Nowhere) };
-            }
-            return match path.strip_prefix("api/v1/") {
-                Some(noun) => api(method, noun, query.unwrap_or_default()).map(|api| Some(Route::Api(api))),
-                None => Ok(None),
-            };
-        }
-    };
-    only(method, "GET, HEAD")?;
-    Ok(Some(route))
-}
-
-/// The API's nouns.
-fn api(method: &Method, noun: &str, query: &str) -> Result<Api, Problem> {
-    let asked = || only(method, "GET, HEAD");
-    let told = || only(method, "POST");
-    match noun {
-        "status" => asked().map(|_| Api::Status),
-        "repositories" => asked().map(|_| Api::Repositories),
-        "tags" => {
-            asked()?;
-            let repository = query::value(query, "repository").ok_or(Problem::Query("repository"))?;
-            Ok(Api::Tags { repository })
-        }
-        "explain" => {
-            asked()?;
-            Ok(Api::Explain { reference: query::value(query, "ref").ok_or(Problem::Query("ref"))? })
-        }
-        "report" => {
-            asked()?;
-            let (since, repository) = (query::value(query, "since"), query::value(query, "repository"));
-            Ok(Api::Report { since, repository })
-        }
-        "refresh" => told().map(|_| Api::Refresh),
-        "evict" => told().map(|_| Api::Evict),
-        "missing" => told().map(|_| Api::Missing),
-        "scrub" => told().map(|_| Api::Scrub),
-        "gc" => told().map(|_| Api::Gc),
-        "prune/plan" => told().map(|_| Api::PrunePlan),
-        "prune/replay" => told().map(|_| Api::PruneReplay),
-        "prune/apply" => told().map(|_| Api::PruneApply),
-        "runs" => asked().map(|_| Api::Runs),
-        _ => {
-            let id = noun.strip_prefix("runs/").filter(|id| is_run(id)).ok_or(Problem::Nowhere)?.to_owned();
-            let verb = only(method, "GET, HEAD, DELETE")?;
-            Ok(if verb == Verb::Delete { Api::EndRun { id } } else { Api::Run { id } })
-        }
-    }
-}
-
 /// Whether the method is among those that are allowed, as `Allow` lists them, and what it means.
 fn only(method: &Method, allowed: &'static str) -> Result<Verb, Problem> {
     if !allowed.split(", ").any(|one| one == method.as_str()) {
@@ -521,12 +400,6 @@ fn only(method: &Method, allowed: &'static str) -> Result<Verb, Problem> {
         Method::PATCH => Verb::Patch,
         _ => Verb::Post,
     })
-}
-
-/// Whether the text can be the name of a hook.
-fn is_hook(text: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
-    !text.is_empty() && text.len() <= HOOK_BYTES_MAX && text.bytes().all(plain)
 }
 
 /// Whether the text can be the name of a run.

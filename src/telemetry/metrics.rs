@@ -3,15 +3,12 @@
 //! A method a fact, named after what happened. Labels are words of the program or hosts of the configuration, never
 //! what a client sent: their number is bounded.
 
-use std::fmt;
-use std::fmt::Write as _;
+mod labels;
+
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::EncodeLabelValue;
-use prometheus_client::encoding::LabelValueEncoder;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -19,96 +16,21 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-/// A status as a label; 0 means that there was no answer, written `none`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Status(u16);
-
-impl EncodeLabelValue for Status {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        if self.0 == 0 { encoder.write_str("none") } else { write!(encoder, "{}", self.0) }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    route: &'static str,
-    method: &'static str,
-    status: Status,
-    cache: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CacheLabel {
-    cache: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct UpstreamRequestLabels {
-    upstream: String,
-    kind: &'static str,
-    status: Status,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct UpstreamLabel {
-    upstream: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct UpstreamPartLabels {
-    upstream: String,
-    part: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StateLabel {
-    state: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ClassLabel {
-    class: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabel {
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ForgeRequestLabels {
-    forge: String,
-    kind: &'static str,
-    status: Status,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct HookLabels {
-    hook: String,
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct NotificationLabels {
-    event: &'static str,
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ForgeLabel {
-    forge: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PrunedLabels {
-    policy: String,
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabel {
-    outcome: &'static str,
-}
+use labels::CacheLabel;
+use labels::ClassLabel;
+use labels::ForgeLabel;
+use labels::ForgeRequestLabels;
+use labels::HookLabels;
+use labels::NotificationLabels;
+use labels::OutcomeLabel;
+use labels::PrunedLabels;
+use labels::ReasonLabel;
+use labels::RequestLabels;
+use labels::StateLabel;
+use labels::Status;
+use labels::UpstreamLabel;
+use labels::UpstreamPartLabels;
+use labels::UpstreamRequestLabels;
 
 /// Seconds from a request to its first byte: from a hit in memory to an upstream's time-out.
 const FIRST_BYTE_BUCKETS: [f64; 13] =
