@@ -56,6 +56,8 @@ pub(super) struct Writing {
     written_bytes: u64,
     /// Away while a batch is hashed, and for good once it was asked for the digest.
     hasher: Option<Hasher>,
+    /// Whether it is away for good: a file that is given up while a batch is hashed can be taken up again.
+    spent: bool,
     /// The next byte to be hashed.
     hashed: u64,
     /// Why it was given up.
@@ -67,7 +69,7 @@ pub(super) struct Writing {
 impl Writing {
     /// Whether it can be taken up again after it was given up.
     pub(super) fn is_sound(&self) -> bool {
-        self.broken.is_none() && self.hasher.is_some()
+        self.broken.is_none() && !self.spent
     }
 
     /// The error that ended the writing, if one did.
@@ -89,6 +91,7 @@ impl Filling {
             written,
             written_bytes: here,
             hasher: Some(Hasher::new(algorithm)),
+            spent: false,
             hashed: 0,
             failure: None,
             broken: None,
@@ -228,7 +231,8 @@ impl Filling {
                 }
                 ahead => {
                     let until = ahead.map_or(end, |piece| end.min(piece.at));
-                    self.span(at, until).each(|bytes| hasher.update(bytes))?;
+                    let read = self.span(at, until).each(|bytes| hasher.update(bytes));
+                    read.inspect_err(|_| self.writing().spent = true)?;
                     at = until;
                 }
             }
@@ -267,6 +271,7 @@ impl Filling {
                 return Err(SealError::Short { from: here });
             }
             writing.size = Some(size);
+            writing.spent = true;
             // More than the size is not what was promised, whatever its digest.
             (writing.hasher.take().filter(|_| end == size), size)
         };

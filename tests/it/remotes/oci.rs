@@ -239,7 +239,7 @@ async fn a_429_is_waited_for_as_long_as_allowed() {
 }
 
 #[tokio::test]
-async fn many_lists_at_once_share_the_registrys_places_and_none_fails() {
+async fn many_lists_at_once_share_the_places_of_their_registry_and_none_fails() {
     let server = Server::start(v2::front).await;
     server.model(|model| {
         for number in 0..40 {
