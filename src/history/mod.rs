@@ -260,7 +260,8 @@ impl History {
         let mut index = self.0.store.completeness();
         let mut flush = tokio::time::interval(FLUSH_EVERY);
         flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut lost = *index.borrow_and_update() != Completeness::Complete;
+        // Counted, not watched: an index of a few rows is made anew before anybody looks.
+        let mut restored = 0;
         loop {
             tokio::select! {
                 () = stopping.cancelled() => break,
@@ -268,10 +269,11 @@ impl History {
                 changed = index.changed() => if changed.is_err() { break },
             }
             let complete = *index.borrow_and_update() == Completeness::Complete;
-            if lost && complete {
+            let rebuilds = self.0.store.rebuilds();
+            if complete && rebuilds != restored {
                 self.restore_uses().await;
+                restored = rebuilds;
             }
-            lost = !complete;
         }
         self.close().await;
     }

@@ -377,6 +377,11 @@ impl Store {
         self.0.uses.used(of, names::Name::Digest(*digest), at);
     }
 
+    /// How often the index was made anew since the start.
+    pub fn rebuilds(&self) -> u64 {
+        self.0.rebuilt.load(std::sync::atomic::Ordering::Acquire)
+    }
+
     /// Since when uses are known: what was not used since then may have been used before.
     pub fn uses_since(&self) -> Timestamp {
         Timestamp(self.0.uses_since.load(std::sync::atomic::Ordering::Acquire))

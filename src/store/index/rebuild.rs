@@ -129,8 +129,8 @@ impl Rebuild<'_> {
         let _closed = self.store.gate.close().await;
         self.identify(true).await?;
         self.store.leases.restart();
-        self.store.completeness.send_replace(Completeness::Complete);
         self.store.rebuilt.fetch_add(1, Ordering::Release);
+        self.store.completeness.send_replace(Completeness::Complete);
         tracing::info!(rows = self.done, "the index was made anew from the tree");
         Ok(())
     }
