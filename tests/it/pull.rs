@@ -7,6 +7,7 @@ use crate::support::Larder;
 use crate::support::Upstream;
 use crate::support::images::image;
 use crate::support::images::index;
+use crate::support::larder::eventually;
 use crate::support::random::bytes;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,7 +57,7 @@ async fn the_blobs_of_an_image_are_fetched_when_its_manifest_is_served() {
     upstream.add("library/app", "1", &image);
     let larder = Larder::before(&upstream).await;
     larder.manifest("library/app", "1").await;
-    crate::support::larder::eventually("all blobs were asked for", async || {
+    eventually("all blobs were asked for", async || {
         image.blobs.iter().all(|(digest, _)| upstream.asked(|s| s.is_blob(digest)).len() == 1)
     })
     .await;
@@ -136,8 +137,11 @@ async fn a_wrong_byte_never_makes_a_complete_blob() {
     let answer = larder.blob("library/app", &small).await;
     assert_eq!((answer.status, answer.complete), (502, true));
     assert!(crate::support::larder::files(&larder.data().join("blobs")).is_empty(), "nothing wrong is kept");
-    let metrics = larder.get("/metrics").await;
-    assert!(String::from_utf8_lossy(&metrics.body).contains("\nlarder_verify_failures_total 2\n"), "each is counted");
+    eventually("each is counted", async || {
+        let metrics = larder.get("/metrics").await;
+        String::from_utf8_lossy(&metrics.body).contains("\nlarder_verify_failures_total 2\n")
+    })
+    .await;
     upstream.unscript();
     assert!(larder.blob("library/app", &digest).await.body[..] == bytes[..]);
     assert!(larder.blob("library/app", &small).await.body[..] == small_bytes[..]);

@@ -85,7 +85,6 @@ impl Cache {
             popularity = self.brought_up(popularity).await;
             match self.make_room(held - marks.low, (&of_runs, marks.held), &popularity).await {
                 Ok(freed) => {
-                    self.metrics.evicted(freed);
                     tracing::info!(freed, held, "evicted the least popular images");
                 }
                 Err(error) => tracing::warn!(error = %crate::telemetry::chain(&error), "could not evict"),

@@ -105,7 +105,7 @@ impl Popularity {
             (None, Some((known, place))) => place - of_time_between(at, *known),
             (Some((known, place)), Some((_, most))) => (place + of_time_between(*known, at)).min(*most),
             // After all that was told, the time since then; else no later than that.
-            (Some(_), None) if at > self.now.0 => self.now.1 + of_time_between(self.now.0, at),
+            (Some(_), None) if at >= self.now.0 => self.now.1 + of_time_between(self.now.0, at),
             (Some((known, place)), None) => (place + of_time_between(*known, at)).min(self.now.1),
         }
     }

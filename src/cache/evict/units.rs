@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::HashSet;
+use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::oci::Digest;
@@ -13,6 +14,9 @@ use crate::store::Tagged;
 use super::Holding;
 use super::popularity::Place;
 use super::popularity::Popularity;
+
+/// For so long a blob without a manifest is taken for a part of one that is just being fetched.
+const JUST_COME: Duration = Duration::from_mins(1);
 
 /// An image, or a blob that no manifest here names.
 #[derive(Debug)]
@@ -39,6 +43,10 @@ impl Unit {
         let Some(holding) = holdings.get(self.holding) else { return (false, used) };
         if self.superseded {
             return (false, used);
+        }
+        // A blob that has just come: its manifest may be about to be written down, and is what says how popular it is.
+        if self.manifest.is_none() && popularity.upto().since(self.used) < JUST_COME {
+            return (true, used.max(popularity.of_moment(popularity.upto())));
         }
         let of = &holding.repository;
         let own = self.manifest.and_then(|digest| popularity.of_image(of, &digest));
