@@ -20,7 +20,7 @@ use super::Settings;
 use super::caches;
 
 /// Links that one step looks at.
-const LOOK: usize = 500;
+const LOOK: usize = 100;
 /// Links that one step removes.
 const TAKE: usize = 64;
 /// Repositories that are listed at a time.
