@@ -8,6 +8,7 @@ mod keeper;
 mod one;
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -226,6 +227,12 @@ impl Runs {
         }
         held.sort_by(|(used, a), (other, b)| (other, b.at).cmp(&(used, a.at)));
         Some(held.into_iter().map(|(_, pin)| (pin.repository, pin.digest)).collect())
+    }
+
+    /// What runs hold in one repository; none while that is not known yet.
+    pub fn held_in(&self, repository: &RepositoryKey) -> Option<HashSet<Digest>> {
+        let held = self.held()?.into_iter().filter(|(of, _)| of == repository);
+        Some(held.map(|(_, digest)| digest).collect())
     }
 
     /// Every run, the newest use first.

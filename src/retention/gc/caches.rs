@@ -43,10 +43,7 @@ pub(super) async fn drop_unused(
         return Ok(0);
     }
     let caches = caches(store, of).await?;
-    let held: HashSet<Digest> = match views.runs.held() {
-        Some(held) => held.into_iter().filter(|(repository, _)| repository == of).map(|(_, digest)| digest).collect(),
-        None => return Err(Error::Runs),
-    };
+    let held = views.runs.held_in(of).ok_or(Error::Runs)?;
     let mut doomed = unimported(&caches, rule, now);
     if let Some(most) = rule.max_size_each {
         let kept: Vec<&Cache> = caches.iter().filter(|cache| !doomed.contains(cache)).collect();

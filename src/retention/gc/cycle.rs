@@ -199,12 +199,9 @@ impl Cycle {
         let some: Vec<Loose> = place.found.drain(..TAKE.min(place.found.len())).collect();
         let count = some.len();
         let runs = self.views.runs.clone();
-        let held = move |of: &RepositoryKey| {
-            let held = runs.held()?;
-            Some(held.into_iter().filter(|(repository, _)| repository == of).map(|(_, digest)| digest).collect())
-        };
         // Asked first, so that a collection that can't know says so instead of finding nothing.
-        held(&place.of).map(|_: HashSet<Digest>| ()).ok_or(Error::Runs)?;
+        runs.held_in(&place.of).ok_or(Error::Runs)?;
+        let held = move |of: &RepositoryKey| runs.held_in(of);
         let taken = self.store.take_loose(&place.of, some, Arc::new(held)).await?;
         let blobs = taken.removed.iter().filter(|loose| loose.why == Unkept::Blob).count();
         self.progress.blobs += blobs as u64;
